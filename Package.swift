@@ -1,0 +1,61 @@
+// swift-tools-version: 6.3
+// SPDX-License-Identifier: Apache-2.0
+
+import PackageDescription
+
+/// Every target of ours: warnings are errors; debug builds are the *checked* builds (lock order,
+/// coverage of guarded state and structure invariants are verified at run time).
+let ours: [SwiftSetting] = [
+  .treatAllWarnings(as: .error),
+  .define("RANGELAND_CHECKS", .when(configuration: .debug)),
+]
+
+let package = Package(
+  name: "rangeland",
+  products: [
+    .library(name: "RangeLocks", targets: ["RangeLocks"]),
+    .library(name: "Rangeland", targets: ["Rangeland"]),
+    .library(name: "RangelandReplay", targets: ["RangelandReplay"]),
+    .executable(name: "rangeland", targets: ["RangelandCommand"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-system", from: "1.6.0"),
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.5.0"),
+    .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.1.0"),
+  ],
+  targets: [
+    .target(name: "CRangeland"),
+    .target(name: "RangeLocks", dependencies: ["CRangeland"], swiftSettings: ours),
+    .target(
+      name: "Rangeland",
+      dependencies: [
+        "CRangeland", "RangeLocks", .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: ours),
+    .target(
+      name: "RangelandReplay",
+      dependencies: [
+        "CRangeland", "RangeLocks", "Rangeland",
+        .product(name: "SystemPackage", package: "swift-system"),
+        .product(name: "Histogram", package: "hdrhistogram-swift"),
+      ],
+      swiftSettings: ours),
+    .executableTarget(
+      name: "RangelandCommand",
+      dependencies: [
+        "CRangeland", "RangeLocks", "Rangeland", "RangelandReplay",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
+      swiftSettings: ours),
+    .testTarget(
+      name: "RangeLocksTests", dependencies: ["CRangeland", "RangeLocks"], swiftSettings: ours),
+    .testTarget(
+      name: "RangelandTests", dependencies: ["CRangeland", "RangeLocks", "Rangeland"],
+      swiftSettings: ours),
+    .testTarget(
+      name: "RangelandReplayTests",
+      dependencies: ["CRangeland", "RangeLocks", "Rangeland", "RangelandReplay"],
+      swiftSettings: ours),
+  ],
+  swiftLanguageModes: [.v6]
+)

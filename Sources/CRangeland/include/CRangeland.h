@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What Swift cannot say: futexes, pause, the time stamp counter, thread-locals, raw system calls.
+// Results of system calls are `-errno` or the value. No policy lives here.
+
+#ifndef CRANGELAND_H
+#define CRANGELAND_H
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+// ---- futex (variadic system call) -----------------------------------------------------------
+
+/// Sleeps while `*word == expected`. `deadline_ns` is absolute CLOCK_MONOTONIC time, UINT64_MAX = none.
+/// Returns 0, -EAGAIN (value differed), -EINTR or -ETIMEDOUT.
+static inline int rl_futex_wait(uint32_t *word, uint32_t expected, uint64_t deadline_ns) {
+  struct timespec at, *timeout = NULL;
+  if (deadline_ns != UINT64_MAX) {
+    at.tv_sec = (time_t)(deadline_ns / 1000000000u);
+    at.tv_nsec = (long)(deadline_ns % 1000000000u);
+    timeout = &at;
+  }
+  long r = syscall(SYS_futex, word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, expected, timeout, NULL,
+                   FUTEX_BITSET_MATCH_ANY);
+  return r < 0 ? -errno : 0;
+}
+
+/// Wakes up to `count` sleepers; returns how many, or -errno.
+static inline int rl_futex_wake(uint32_t *word, int count) {
+  long r = syscall(SYS_futex, word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, count, NULL, NULL, 0);
+  return r < 0 ? -errno : (int)r;
+}
+
+// ---- processor --------------------------------------------------------------------------------
+
+/// Tells the processor that this is a spin loop.
+static inline void rl_cpu_relax(void) {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("isb" ::: "memory");
+#endif
+}
+
+/// A fast, monotonic-enough cycle stamp; compare only between stamps of this function.
+static inline uint64_t rl_cycles(void) {
+#if defined(__x86_64__)
+  return __builtin_ia32_rdtsc();
+#elif defined(__aarch64__)
+  uint64_t v;
+  __asm__ volatile("mrs %0, cntvct_el0" : "=r"(v));
+  return v;
+#endif
+}
+
+/// CLOCK_MONOTONIC in nanoseconds.
+static inline uint64_t rl_monotonic_ns(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static inline int32_t rl_gettid(void) { return (int32_t)syscall(SYS_gettid); }
+
+// ---- threads ----------------------------------------------------------------------------------
+
+/// The largest number of threads that may use the library at one time.
+#define RL_MAX_THREADS 8192u
+
+/// Dense index of the calling thread plus one; 0 = not yet assigned.
+extern _Thread_local uint32_t rl_thread_index_plus_one __attribute__((tls_model("initial-exec")));
+
+/// Assigns an index (the lowest free one) to the calling thread; gives it back when the thread ends.
+/// Traps with a message when RL_MAX_THREADS threads hold one.
+uint32_t rl_thread_index_assign(void);
+
+/// Dense index of the calling thread, below RL_MAX_THREADS, reused after the thread has ended.
+static inline uint32_t rl_thread_index(void) {
+  uint32_t v = rl_thread_index_plus_one;
+  return __builtin_expect(v != 0, 1) ? v - 1 : rl_thread_index_assign();
+}
+
+/// One past the highest index that was ever assigned: the bound for a walk over per-thread slots.
+uint32_t rl_thread_index_bound(void);
+
+/// Per-thread words for the checkers (lock order, current operation): not for hot release paths.
+#define RL_TLS_WORDS 8
+extern _Thread_local uint64_t rl_tls_words[RL_TLS_WORDS] __attribute__((tls_model("initial-exec")));
+static inline uint64_t rl_tls_get(unsigned i) { return rl_tls_words[i]; }
+static inline void rl_tls_set(unsigned i, uint64_t v) { rl_tls_words[i] = v; }
+
+// ---- memory -----------------------------------------------------------------------------------
+
+/// Reserves zeroed memory that is committed on first touch; NULL when the kernel refuses (errno set).
+static inline void *rl_reserve(size_t bytes) {
+  void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return p == MAP_FAILED ? NULL : p;
+}
+
+static inline int rl_release(void *p, size_t bytes) { return munmap(p, bytes) < 0 ? -errno : 0; }
+
+#endif
