@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Epoch-based reclamation and the slab pools, shared by every space on one physical memory.
+//
+// Guarantee: a node retired after it was unlinked is reused only when every thread that was pinned at
+//   that time has unpinned.
+// Mechanism: three limbo generations per thread and kind; the global epoch moves on when every pinned
+//   thread has seen it. A generation is reused three epochs later: one more than the classic rule,
+//   because the unlinking store may still sit in a store buffer when the epoch is read.
+// Cost: pin = one sequentially consistent store; retire = a few plain stores, amortised a scan of slots.
+// Source: Fraser, "Practical lock-freedom" (2004), section 5.2.3.
+
+import CRangeland
+import RangeLocks
+import Synchronization
+
+struct Reclaimer: ~Copyable {
+  /// The global epoch. Partner: the slots of the pinned threads.
+  let epoch = Atomic<UInt64>(3)
+  /// `RL_MAX_THREADS` atomic pointers, lazily committed; set once by the owning thread.
+  let contexts: UnsafeMutablePointer<Atomic<UInt>>
+  /// One pool per `SlabClass`.
+  let pools: UnsafeMutablePointer<SlabPool>
+  /// Allocations until one fails: a test hook, read in checked builds only. Negative = disarmed.
+  let allocationsUntilFailure = Atomic<Int>(-1)
+
+  private static var contextBytes: Int { Int(RL_MAX_THREADS) * MemoryLayout<UInt>.stride }
+
+  /// Makes a reclaimer in memory of its own; `nil` when the kernel refuses the memory.
+  static func make() -> UnsafeMutablePointer<Reclaimer>? {
+    guard let table = rl_reserve(contextBytes) else { return nil }
+    let pools = UnsafeMutablePointer<SlabPool>.allocate(capacity: SlabClass.allCases.count)
+    for i in 0..<SlabClass.allCases.count { (pools + i).initialize(to: SlabPool()) }
+    let reclaimer = UnsafeMutablePointer<Reclaimer>.allocate(capacity: 1)
+    reclaimer.initialize(
+      to: Reclaimer(
+        contexts: table.bindMemory(to: Atomic<UInt>.self, capacity: Int(RL_MAX_THREADS)),
+        pools: pools))
+    return reclaimer
+  }
+
+  private init(
+    contexts: UnsafeMutablePointer<Atomic<UInt>>, pools: UnsafeMutablePointer<SlabPool>
+  ) {
+    self.contexts = contexts
+    self.pools = pools
+  }
+
+  /// Frees everything. No thread may use the reclaimer or a node of it any more.
+  static func destroy(_ reclaimer: UnsafeMutablePointer<Reclaimer>) {
+    for i in 0..<Int(RL_MAX_THREADS) {
+      let bits = reclaimer.pointee.contexts[i].load(ordering: .acquiring)
+      if bits == 0 {
+        if i >= Int(rl_thread_index_bound()) { break }
+        continue
+      }
+      ThreadContext.destroy(Context(bitPattern: bits)!)
+    }
+    for i in 0..<SlabClass.allCases.count {
+      reclaimer.pointee.pools[i].releaseChunks()
+      (reclaimer.pointee.pools + i).deinitialize(count: 1)
+    }
+    reclaimer.pointee.pools.deallocate()
+    _ = rl_release(UnsafeMutableRawPointer(reclaimer.pointee.contexts), contextBytes)
+    reclaimer.deinitialize(count: 1)
+    reclaimer.deallocate()
+  }
+
+  /// Moves the epoch on if every pinned thread has seen the current one.
+  borrowing func tryAdvance() {
+    let now = epoch.load(ordering: .sequentiallyConsistent)
+    let bound = Int(rl_thread_index_bound())
+    for i in 0..<bound {
+      let bits = contexts[i].load(ordering: .acquiring)
+      guard bits != 0, let context = Context(bitPattern: bits) else { continue }
+      // Partner: the store in `pin`. A thread whose store we miss reads `epoch` after it.
+      let slot = context.pointee.slot.load(ordering: .sequentiallyConsistent)
+      if slot != 0 && slot >> 1 != now { return }
+    }
+    _ = epoch.compareExchange(
+      expected: now, desired: now + 1, ordering: .sequentiallyConsistent)
+  }
+}
+
+extension UnsafeMutablePointer where Pointee == Reclaimer {
+  /// The context of the calling thread, made at its first use. Traps when the process has no memory
+  /// for the few kilobytes that it takes.
+  @inline(__always)
+  func context() -> Context {
+    // Relaxed: only this thread writes this slot (index reuse goes through a mutex).
+    let bits = pointee.contexts[Int(rl_thread_index())].load(ordering: .relaxed)
+    if let context = Context(bitPattern: bits) { return context }
+    return makeContext()
+  }
+
+  @inline(never)
+  private func makeContext() -> Context {
+    let index = rl_thread_index()
+    let context = ThreadContext.make(index: index, reclaimer: self)
+    // Releases the initialised context to `tryAdvance`.
+    pointee.contexts[Int(index)].store(UInt(bitPattern: context), ordering: .releasing)
+    return context
+  }
+
+  /// Makes the allocation after the next `count` fail, once. Checked builds only; for tests.
+  func failAllocation(after count: Int) {
+    pointee.allocationsUntilFailure.store(count, ordering: .relaxed)
+  }
+
+  /// Disarms `failAllocation(after:)`; whether the failure has happened.
+  @discardableResult
+  func disarmFailure() -> Bool {
+    pointee.allocationsUntilFailure.exchange(-1, ordering: .relaxed) < 0
+  }
+}
