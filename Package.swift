@@ -25,15 +25,15 @@ let package = Package(
   ],
   targets: [
     .target(name: "CRangeland"),
-    .target(name: "RangeLocks", dependencies: ["CRangeland"], exclude: [
-        "Locking/SpaceLock.swift", "Locking/SpaceLock+Acquire.swift", "Locking/SpaceHold.swift",
-        "Locking/Statistics", "Locking/Map",
-      ],
-      swiftSettings: ours),
+    .target(name: "RangeLocks", dependencies: ["CRangeland"], swiftSettings: ours),
     .target(
       name: "Rangeland",
       dependencies: [
         "CRangeland", "RangeLocks", .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      exclude: [
+        "Locking/SpaceLock.swift", "Locking/SpaceLock+Acquire.swift", "Locking/SpaceHold.swift",
+        "Locking/Statistics", "Locking/Map",
       ],
       swiftSettings: ours),
     .target(
