@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/mman.h>
@@ -47,6 +48,9 @@ static inline void rl_cpu_relax(void) {
   __asm__ volatile("isb" ::: "memory");
 #endif
 }
+
+/// Lets another thread run: only for waits that no event announces (memory that may come back).
+static inline void rl_yield(void) { sched_yield(); }
 
 /// A fast, monotonic-enough cycle stamp; compare only between stamps of this function.
 static inline uint64_t rl_cycles(void) {

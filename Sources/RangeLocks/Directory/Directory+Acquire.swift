@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Asking for a range: look at everything that can conflict, decide, publish, in one step under latches.
+//
+// Guarantee: of two conflicting requests the one that publishes later sees the other, and waits behind it; a
+// request that must not wait fails only when a conflicting request is there, and leaves no trace.
+// Mechanism: raise the count of the own shards with their latches; read the summaries of the other levels; when
+// they say "nothing", publish at once. Otherwise latch the coarser shards first, then the own, and walk the
+// finer ones one at a time while both are held.
+// Cost: uncontended one compare-and-swap and one exchange a home shard, a load or two a coarser level in use.
+// Why it is right: docs/range-lock.md.
+
+import CRangeland
+import Synchronization
+
+/// What became of a request. An entry is returned for the first two.
+enum Outcome: UInt8 {
+  case granted
+  /// Published, behind others: `wait` for it.
+  case queued
+  /// Not published: it would have had to wait.
+  case refused
+  /// Not published: no memory for an edge now. Edges made before may still count: wait them out.
+  case noMemory
+}
+
+extension Directory {
+  // MARK: Fast
+
+  /// Grants the range if no other request has to be looked at more closely; nil decides nothing.
+  @inline(__always)
+  func acquireFast(_ range: KeyRange, _ mode: LockMode, _ entry: EntryRef) -> Bool {
+    let level = level(of: range)
+    markInUse(level)
+    let homes = homes(level, range)
+    homes.lock(adding: 1)
+    if conflicts(homes, range, mode) || !othersAreClear(level, homes, range) {
+      homes.unlock(removing: 1)
+      return false
+    }
+    entry.initialize(range, mode, token: 0)
+    publish(entry, homes)
+    homes.unlock(removing: 0)
+    return true
+  }
+
+  /// Sets the level's bit before its first entry. Sequentially consistent: pairs with the look at
+  /// `levelsInUse` that every request makes after it has raised its counts.
+  @inline(__always)
+  private func markInUse(_ level: Int) {
+    let bit = UInt64(1) &<< UInt64(level)
+    if header.pointee.levelsInUse.load(ordering: .relaxed) & bit == 0 {
+      header.pointee.levelsInUse.bitwiseOr(bit, ordering: .sequentiallyConsistent)
+    }
+  }
+
+  /// Whether an entry in the latched home shards conflicts.
+  @inline(__always)
+  private func conflicts(_ homes: Homes, _ range: KeyRange, _ mode: LockMode) -> Bool {
+    if hasConflict(homes.lower, range, mode) { return true }
+    if let upper = homes.upper { return hasConflict(upper, range, mode) }
+    return false
+  }
+
+  @inline(__always)
+  private func hasConflict(_ shard: ShardRef, _ range: KeyRange, _ mode: LockMode) -> Bool {
+    var link = shard.pointer.pointee.head
+    while let here = link {
+      let other = EntryLink.entry(of: here)
+      if other.range.overlaps(range), other.pointer.pointee.mode.conflicts(with: mode) {
+        return true
+      }
+      link = here.pointee.next
+    }
+    return false
+  }
+
+  /// Whether the summaries say that no entry of another level can conflict. Needs the own latches, taken
+  /// with raised counts: this is the look after the publication.
+  @inline(__always)
+  private func othersAreClear(_ level: Int, _ homes: Homes, _ range: KeyRange) -> Bool {
+    // Pairs with `markInUse`.
+    let inUse = header.pointee.levelsInUse.load(ordering: .sequentiallyConsistent)
+    if inUse == UInt64(1) &<< UInt64(level) { return true }
+    var coarser = (inUse &>> UInt64(level)) &>> 1
+    var other = level &+ 1
+    while coarser != 0 {
+      if coarser & 1 != 0 {
+        let ancestors = self.homes(other, range)
+        // In this order: facts, then counts. See "Facts" in docs/range-lock.md.
+        forgetEmptyBelow(other, ancestors)
+        if ancestors.isOccupied { return false }
+      }
+      coarser &>>= 1
+      other &+= 1
+    }
+    if inUse & ((UInt64(1) &<< UInt64(level)) &- 1) == 0 { return true }
+    return isKnownEmptyBelow(level, homes.firstGranule)
+      && (homes.lastGranule == homes.firstGranule
+        || isKnownEmptyBelow(level, homes.lastGranule))
+  }
+
+  /// Links the entry into the latched home shards.
+  @inline(__always)
+  private func publish(_ entry: EntryRef, _ homes: Homes) {
+    entry.pointer.pointee.stamp = Entry.linkedStamp
+    homes.lower.insert(entry.link0)
+    homes.lower.checkInvariants(pending: 0)
+    if let upper = homes.upper {
+      entry.pointer.pointee.homeCount = 2
+      upper.insert(entry.link1)
+      upper.checkInvariants(pending: 0)
+    } else {
+      entry.pointer.pointee.homeCount = 1
+    }
+  }
+
+  // MARK: Slow
+
+  /// Decides and publishes under the latches of everything that the summaries do not exclude.
+  ///
+  /// With `mayWait` false the outcome is never `.queued` and an unsuccessful request changes nothing.
+  @inline(never)
+  func acquireSlow(
+    _ range: KeyRange, _ mode: LockMode, _ entry: EntryRef, mayWait: Bool
+  ) -> Outcome {
+    let level = level(of: range)
+    let homes = homes(level, range)
+    // The coarser levels whose shards we latch. It only grows, so the loop ends.
+    var latched = occupiedCoarser(level, range)
+    while true {
+      lockCoarser(latched, range)
+      homes.lock(adding: 1)
+      // Now published as far as others can tell: look again.
+      let late = occupiedCoarser(level, range) & ~latched
+      if late == 0 { break }
+      homes.unlock(removing: 1)
+      unlockCoarser(latched, range)
+      latched |= late
+    }
+
+    // Our token keeps the count from zero while edges come and are already dropped again.
+    entry.initialize(range, mode, token: 1)
+    entry.pointer.pointee.homeCount = 0
+    var examination = Examination(entry: entry, mayWait: mayWait)
+    examineCoarser(latched, range, &examination)
+    examine(homes, &examination)
+    examineFiner(level, homes, &examination)
+
+    let outcome = examination.outcome
+    if examination.isOver {
+      entry.pointer.pointee.state.wrappingSubtract(1, ordering: .relaxed)
+      homes.unlock(removing: 1)
+      unlockCoarser(latched, range)
+      return outcome
+    }
+    publish(entry, homes)
+    // Acquires the sections of blockers that have gone since.
+    let old = entry.pointer.pointee.state.wrappingSubtract(1, ordering: .acquiringAndReleasing)
+      .oldValue
+    homes.unlock(removing: 0)
+    unlockCoarser(latched, range)
+    return old == 1 ? .granted : .queued
+  }
+
+  /// Clears the facts above the range and returns the coarser levels, as bits, that have entries there.
+  /// Needs the own latches for a decision; without them it is a hint.
+  private func occupiedCoarser(_ level: Int, _ range: KeyRange) -> UInt64 {
+    // Pairs with `markInUse`.
+    let inUse = header.pointee.levelsInUse.load(ordering: .sequentiallyConsistent)
+    var occupied: UInt64 = 0
+    for other in (level + 1)..<(header.pointee.topLevel + 2) where inUse >> UInt64(other) & 1 != 0 {
+      let ancestors = self.homes(other, range)
+      forgetEmptyBelow(other, ancestors)
+      if ancestors.isOccupied { occupied |= 1 << UInt64(other) }
+    }
+    return occupied
+  }
+
+  private func lockCoarser(_ levels: UInt64, _ range: KeyRange) {
+    var rest = levels
+    while rest != 0 {
+      let level = 63 - rest.leadingZeroBitCount
+      rest ^= 1 << UInt64(level)
+      homes(level, range).lock(adding: 0)
+    }
+  }
+
+  private func unlockCoarser(_ levels: UInt64, _ range: KeyRange) {
+    var rest = levels
+    while rest != 0 {
+      let level = rest.trailingZeroBitCount
+      rest ^= 1 << UInt64(level)
+      homes(level, range).unlock(removing: 0)
+    }
+  }
+
+  private func examineCoarser(
+    _ levels: UInt64, _ range: KeyRange, _ examination: inout Examination
+  ) {
+    var rest = levels
+    while rest != 0 {
+      let level = rest.trailingZeroBitCount
+      rest ^= 1 << UInt64(level)
+      examine(homes(level, range), &examination)
+    }
+  }
+
+  private func examine(_ homes: Homes, _ examination: inout Examination) {
+    examination.examine(homes.lower, pool)
+    if let upper = homes.upper { examination.examine(upper, pool) }
+  }
+
+  /// Looks at the entries of finer levels, granule by granule, and records facts. Needs the own latches.
+  private func examineFiner(_ level: Int, _ homes: Homes, _ examination: inout Examination) {
+    examineBelow(level, homes.firstGranule, &examination)
+    if homes.lastGranule != homes.firstGranule {
+      examineBelow(level, homes.lastGranule, &examination)
+    }
+  }
+
+  private func examineBelow(_ level: Int, _ granule: UInt64, _ examination: inout Examination) {
+    let below = (UInt64(1) << UInt64(level)) - 1
+    if examination.isOver
+      || header.pointee.levelsInUse.load(ordering: .sequentiallyConsistent) & below == 0
+      || isKnownEmptyBelow(level, granule)
+    {
+      return
+    }
+    let fact = fact(level, granule)
+    // Set before the scan: who publishes behind the scan finds it and clears it.
+    _ = fact.pointee.exchange(granule &+ 1, ordering: .sequentiallyConsistent)
+    examination.watch(Self.keys(ofGranule: granule, shift(level)))
+    var rest = header.pointee.levelsInUse.load(ordering: .sequentiallyConsistent) & below
+    while rest != 0, !examination.isOver {
+      let finer = 63 - rest.leadingZeroBitCount
+      rest ^= 1 << UInt64(finer)
+      examineShards(finer, &examination)
+    }
+    if examination.sawWatched || examination.isOver {
+      // Not empty, or not known: only a fact that survived a complete scan stays.
+      _ = fact.pointee.compareExchange(
+        expected: granule &+ 1, desired: 0, ordering: .sequentiallyConsistent)
+    }
+  }
+
+  /// Looks at every shard of a finer level that a granule inside the watched keys hashes to.
+  private func examineShards(_ level: Int, _ examination: inout Examination) {
+    let shift = shift(level)
+    let first = Self.granule(examination.watched.first, shift)
+    let last = Self.granule(examination.watched.last, shift)
+    var shards: UInt64 = 0
+    if last - first >= UInt64(Self.shardCount) {
+      shards = UInt64.max
+    } else {
+      for granule in first...last { shards |= 1 << UInt64(Self.shardIndex(granule)) }
+    }
+    while shards != 0, !examination.isOver {
+      let shard = shard(level, index: shards.trailingZeroBitCount)
+      shards &= shards - 1
+      // Zero: whoever adds here later sees our count or our fact ("Two looks").
+      if shard.count == 0 { continue }
+      shard.lock(adding: 0)
+      examination.examine(shard, pool)
+      shard.unlock(removing: 0)
+    }
+  }
+}
+
+/// One request looking at others: queues it behind each one that it conflicts with.
+struct Examination {
+  let entry: EntryRef
+  let mayWait: Bool
+  /// While finer levels are scanned: the granule that the scan is about.
+  var watched = KeyRange.all
+  /// Whether an entry overlapped the watched granule, conflicting or not.
+  var sawWatched = false
+  /// `.queued` means "at least one edge so far"; the owner's token says whether it is still true.
+  var outcome = Outcome.granted
+
+  init(entry: EntryRef, mayWait: Bool) {
+    self.entry = entry
+    self.mayWait = mayWait
+  }
+
+  /// Whether nothing that is still to be seen can change the outcome.
+  var isOver: Bool { outcome == .refused || outcome == .noMemory }
+
+  mutating func watch(_ keys: KeyRange) {
+    watched = keys
+    sawWatched = false
+  }
+
+  /// Looks at one latched shard.
+  mutating func examine(_ shard: ShardRef, _ pool: NodePool) {
+    if isOver { return }
+    let range = entry.range
+    let mode = entry.pointer.pointee.mode
+    var link = shard.pointer.pointee.head
+    while let here = link {
+      link = here.pointee.next
+      let other = EntryLink.entry(of: here)
+      let otherRange = other.range
+      if otherRange.overlaps(watched) { sawWatched = true }
+      if !otherRange.overlaps(range) || !other.pointer.pointee.mode.conflicts(with: mode) {
+        continue
+      }
+      // A cancelled waiter will never hold. It sets the flag before it unlinks; missing it is harmless.
+      if other.pointer.pointee.state.load(ordering: .relaxed) & Entry.cancelled != 0 { continue }
+      if !mayWait {
+        outcome = .refused
+        return
+      }
+      guard let block = pool.take() else {
+        outcome = .noMemory
+        return
+      }
+      other.addDependent(entry, block)
+      outcome = .queued
+    }
+  }
+}

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Looking at a directory from outside: counts for tests and diagnostics.
+//
+// Guarantee: each shard is seen at one instant; different shards are not.
+// Cost: latches every shard of the levels in use, one at a time.
+
+import Synchronization
+
+extension Directory {
+  /// The requests that hold and those that wait.
+  func census() -> (holders: Int, waiters: Int) {
+    var holders = 0
+    var waiters = 0
+    let inUse = header.pointee.levelsInUse.load(ordering: .sequentiallyConsistent)
+    for level in 0...header.pointee.topLevel where inUse >> UInt64(level) & 1 != 0 {
+      for index in 0..<Self.shardCount {
+        let shard = shard(level, index: index)
+        shard.lock(adding: 0)
+        var link = shard.pointer.pointee.head
+        while let here = link {
+          link = here.pointee.next
+          let entry = EntryLink.entry(of: here)
+          // An entry with two homes counts at its first.
+          if entry.link0 != here { continue }
+          let state = entry.pointer.pointee.state.load(ordering: .relaxed)
+          if state & Entry.countMask == 0 {
+            holders += 1
+          } else if state & Entry.cancelled == 0 {
+            waiters += 1
+          }
+        }
+        shard.unlock(removing: 0)
+      }
+    }
+    return (holders, waiters)
+  }
+
+  /// Whether no shard has an entry. Exact only while nobody uses the directory.
+  var isEmpty: Bool {
+    let inUse = header.pointee.levelsInUse.load(ordering: .sequentiallyConsistent)
+    for level in 0...header.pointee.topLevel where inUse >> UInt64(level) & 1 != 0 {
+      for index in 0..<Self.shardCount where shard(level, index: index).count != 0 { return false }
+    }
+    return true
+  }
+}

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Giving a range back, whole or half (downgrade), and taking a request back (cancel).
+//
+// Guarantee: whoever waited only for this entry is granted, and nobody else is woken; a cancelled request
+// leaves nothing behind and never holds.
+// Mechanism: unlink under the home latches, so that no new edge can come; then drop every edge.
+// Cost: one compare-and-swap and one exchange a home shard, one load when nobody waits.
+
+import CRangeland
+import Synchronization
+
+extension Directory {
+  /// Ends a granted request.
+  @inline(__always)
+  func release(_ entry: EntryRef) {
+    unlink(entry)
+    // Pushes happened under the latches that `unlink` took: a plain look sees them all.
+    if entry.pointer.pointee.dependents.load(ordering: .relaxed) != nil {
+      entry.dropDependents(pool)
+    }
+    pool.give(entry.raw)
+  }
+
+  /// Takes the entry out of its home shards.
+  @inline(__always)
+  private func unlink(_ entry: EntryRef) {
+    #if RANGELAND_CHECKS
+      precondition(
+        entry.pointer.pointee.stamp == Entry.linkedStamp,
+        "RangeLock: released twice, or after the lock was destroyed")
+      entry.pointer.pointee.stamp = 0
+    #endif
+    unlink(entry.link0)
+    if entry.pointer.pointee.homeCount == 2 { unlink(entry.link1) }
+  }
+
+  @inline(__always)
+  private func unlink(_ link: UnsafeMutablePointer<EntryLink>) {
+    let shard = link.pointee.shard
+    shard.lock(adding: 0)
+    shard.remove(link)
+    shard.checkInvariants(pending: 1)
+    shard.unlock(removing: 1)
+  }
+
+  /// Makes a granted writer a reader; readers that wait for nobody else enter.
+  func downgrade(_ entry: EntryRef) {
+    guard entry.pointer.pointee.mode == .write else { return }
+    // All home latches at once: nobody sees a writer in one shard and a reader in the other.
+    let homes = homes(level(of: entry.range), entry.range)
+    homes.lock(adding: 0)
+    entry.pointer.pointee.mode = .read
+    homes.unlock(removing: 0)
+    // From here on only writers queue behind us.
+    if entry.pointer.pointee.dependents.load(ordering: .relaxed) != nil {
+      entry.dropReadingDependents(pool)
+    }
+  }
+
+  /// Takes back a request that has not been granted; false if the grant came first.
+  func cancel(_ entry: EntryRef) -> Bool {
+    var old = entry.pointer.pointee.state.load(ordering: .acquiring)
+    while true {
+      if old & Entry.countMask == 0 { return false }
+      // A token of our own: whoever drops the last edge must not recycle while we still unlink.
+      // Acquires like a grant would when it loses to one.
+      let result = entry.pointer.pointee.state.compareExchange(
+        expected: old, desired: (old + 1) | Entry.cancelled, successOrdering: .relaxed,
+        failureOrdering: .acquiring)
+      if result.exchanged { break }
+      old = result.original
+    }
+    if entry.pointer.pointee.homeCount != 0 {
+      unlink(entry)
+      entry.dropDependents(pool)
+    }
+    entry.drop(pool)
+    return true
+  }
+}

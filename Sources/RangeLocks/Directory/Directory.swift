@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The directory of a range lock: levels of granules, a factor of 16 apart, each 64 shards.
+//
+// Guarantee: two requests that overlap find each other, whatever their sizes (docs/range-lock.md).
+// Mechanism: a request lives at the finest level whose granule is not smaller than it, hence in at most two
+// granules; granules hash to shards. Requests of other levels look here by count and by facts.
+// Cost: 4 KiB of memory idle, 8 KiB a level in use; address space for all levels is reserved at once.
+// Source: the project's design, section 5.
+//
+// Lock order inside: coarser level before finer, in a level the lower shard address first. The pool's latch is
+// a leaf.
+
+import CRangeland
+import Synchronization
+
+/// The start of the mapping. All but `levelsInUse` is set before sharing and immutable.
+struct DirectoryHeader: ~Copyable {
+  /// A bit per level that ever had an entry: set before the first entry is added, never cleared.
+  let levelsInUse: Atomic<UInt64>
+  var granuleShift: Int
+  /// The level of one granule with all keys.
+  var topLevel: Int
+  var pool: NodePool
+}
+
+/// The handle of a directory.
+struct Directory {
+  let raw: UnsafeMutableRawPointer
+
+  static let shardBits = 6
+  static let shardCount = 1 << shardBits
+  static let levelBits = 4
+
+  /// Makes an empty directory; the lowest granule has `1 << granuleShift` keys.
+  init(granuleShift: Int) {
+    let topLevel = (64 - granuleShift + Self.levelBits - 1) / Self.levelBits
+    let bytes = Self.bytes(topLevel)
+    guard let raw = rl_reserve(bytes) else {
+      fatalError("RangeLock: no address space for \(bytes) bytes")
+    }
+    self.raw = raw
+    header.pointee.granuleShift = granuleShift
+    header.pointee.topLevel = topLevel
+    header.pointee.pool = .shared
+  }
+
+  /// Gives the memory back. Nobody may use the directory any more.
+  func destroy() { _ = rl_release(raw, Self.bytes(header.pointee.topLevel)) }
+
+  private static func bytes(_ topLevel: Int) -> Int {
+    (1 + (topLevel + 1) * shardCount) * nodeStride
+  }
+
+  @inline(__always)
+  var header: UnsafeMutablePointer<DirectoryHeader> {
+    raw.assumingMemoryBound(to: DirectoryHeader.self)
+  }
+
+  @inline(__always)
+  var pool: NodePool { header.pointee.pool }
+}
+
+// MARK: - Geometry
+
+extension Directory {
+  /// The finest level with granules of at least the range's size.
+  @inline(__always)
+  func level(of range: KeyRange) -> Int {
+    let bits = 64 &- (range.last &- range.first).leadingZeroBitCount
+    let over = bits &- header.pointee.granuleShift
+    return over <= 0 ? 0 : (over &+ Self.levelBits &- 1) &>> 2
+  }
+
+  /// Keys of a granule at `level`, as a shift between 1 and 64.
+  @inline(__always)
+  func shift(_ level: Int) -> Int {
+    min(64, header.pointee.granuleShift &+ level &* Self.levelBits)
+  }
+
+  /// The granule of `key` where granules have `1 << shift` keys. A shift by 64 is not one instruction.
+  @inline(__always)
+  static func granule(_ key: UInt64, _ shift: Int) -> UInt64 {
+    (key &>> UInt64(truncatingIfNeeded: shift &- 1)) &>> 1
+  }
+
+  /// The keys of a granule.
+  static func keys(ofGranule granule: UInt64, _ shift: Int) -> KeyRange {
+    let first = shift == 64 ? 0 : granule << UInt64(shift)
+    return KeyRange(uncheckedFirst: first, last: first | (UInt64.max >> UInt64(64 - shift)))
+  }
+
+  /// Multiplicative hashing spreads neighbouring granules over all shards.
+  @inline(__always)
+  static func hash(_ granule: UInt64) -> UInt64 { granule &* 0x9E37_79B9_7F4A_7C15 }
+
+  @inline(__always)
+  static func shardIndex(_ granule: UInt64) -> Int {
+    Int(truncatingIfNeeded: hash(granule) &>> UInt64(64 - shardBits))
+  }
+
+  @inline(__always)
+  func shard(_ level: Int, index: Int) -> ShardRef {
+    ShardRef(raw: raw + (1 &+ (level &<< Self.shardBits) &+ index) &* nodeStride)
+  }
+
+  /// The shards that hold the entries of `level` which overlap `range`, as far as that takes no more than two.
+  @inline(__always)
+  func homes(_ level: Int, _ range: KeyRange) -> Homes {
+    let shift = shift(level)
+    let first = Self.granule(range.first, shift)
+    let last = Self.granule(range.last, shift)
+    let a = shard(level, index: Self.shardIndex(first))
+    if first == last { return Homes(lower: a, upper: nil, firstGranule: first, lastGranule: last) }
+    let b = shard(level, index: Self.shardIndex(last))
+    if a == b { return Homes(lower: a, upper: nil, firstGranule: first, lastGranule: last) }
+    return a.raw < b.raw
+      ? Homes(lower: a, upper: b, firstGranule: first, lastGranule: last)
+      : Homes(lower: b, upper: a, firstGranule: first, lastGranule: last)
+  }
+}
+
+/// The shards of one or two neighbouring granules, in latching order.
+struct Homes {
+  var lower: ShardRef
+  /// Nil when both granules are one, or hash to one shard.
+  var upper: ShardRef?
+  var firstGranule: UInt64
+  var lastGranule: UInt64
+
+  /// Latches the shards and raises their counts by `adding` (0 or 1).
+  @inline(__always)
+  func lock(adding: UInt32) {
+    lower.lock(adding: adding)
+    if let upper { upper.lock(adding: adding) }
+  }
+
+  @inline(__always)
+  func unlock(removing: UInt32) {
+    if let upper { upper.unlock(removing: removing) }
+    lower.unlock(removing: removing)
+  }
+
+  /// Whether a shard has entries, or is about to. See `ShardRef.count` for the order.
+  @inline(__always)
+  var isOccupied: Bool {
+    if lower.count != 0 { return true }
+    if let upper { return upper.count != 0 }
+    return false
+  }
+}
+
+// MARK: - Facts
+
+extension Directory {
+  /// The word that can say "no entry of a finer level overlaps this granule": its tag, `granule + 1`.
+  ///
+  /// Set only under the latch of the granule's shard; cleared by anybody, at any time. See "Facts" in
+  /// docs/range-lock.md for what pairs with what; all accesses are sequentially consistent.
+  @inline(__always)
+  func fact(_ level: Int, _ granule: UInt64) -> UnsafeMutablePointer<Atomic<UInt64>> {
+    let hash = Self.hash(granule)
+    let index = Int(truncatingIfNeeded: hash &>> UInt64(64 - Self.shardBits))
+    let slot = Int(truncatingIfNeeded: hash &>> UInt64(64 - Self.shardBits - 3)) & 7
+    return (shard(level, index: index).raw + 64 + slot &* 8).assumingMemoryBound(
+      to: Atomic<UInt64>.self)
+  }
+
+  @inline(__always)
+  func isKnownEmptyBelow(_ level: Int, _ granule: UInt64) -> Bool {
+    fact(level, granule).pointee.load(ordering: .sequentiallyConsistent) == granule &+ 1
+  }
+
+  /// Clears the facts that an entry of a finer level over `range` makes untrue.
+  @inline(__always)
+  func forgetEmptyBelow(_ level: Int, _ homes: Homes) {
+    forget(level, homes.firstGranule)
+    if homes.lastGranule != homes.firstGranule { forget(level, homes.lastGranule) }
+  }
+
+  @inline(__always)
+  private func forget(_ level: Int, _ granule: UInt64) {
+    let word = fact(level, granule)
+    // A plain look first: in steady state nothing is set and the line stays shared.
+    while word.pointee.load(ordering: .sequentiallyConsistent) == granule &+ 1 {
+      _ = word.pointee.compareExchange(
+        expected: granule &+ 1, desired: 0, ordering: .sequentiallyConsistent)
+    }
+  }
+}

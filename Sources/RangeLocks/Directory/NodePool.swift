@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The memory of requests and of the edges between them: one pool of 128-byte blocks for all locks.
+//
+// Guarantee: in steady state no operation calls malloc or the kernel; blocks are never unmapped, so a late
+// futex wake-up of a recycled block is harmless; a failure to grow is reported, never a trap.
+// Mechanism: a free list per thread (dense thread index), refilled from and trimmed to a shared list under a
+// latch, which grows by 1 MiB mappings.
+// Cost: two loads and two stores to take or give back a block; 128 bytes a block, 8 KiB kept a thread.
+// Source: Bonwick, Adams, "Magazines and Vmem" (2001): thread caches of bounded size before a depot.
+
+import CRangeland
+import Synchronization
+
+/// Size and alignment of a block: what two threads write stays on different pairs of cache lines.
+let nodeStride = 128
+
+/// One thread's free list, `nodeStride` bytes apart from the next thread's. Only that thread uses it; a
+/// later thread with the same index is ordered after it by the index assignment's lock.
+struct NodeCache {
+  var head: UnsafeMutableRawPointer?
+  var count: Int
+}
+
+/// What all threads share. Every property is protected by `latch`.
+struct NodeDepot: ~Copyable {
+  let latch: Latch
+  var head: UnsafeMutableRawPointer?
+  var count: Int
+  /// The part of the newest chunk that was never handed out.
+  var fresh: UnsafeMutableRawPointer?
+  var freshLeft: Int
+  /// Blocks handed out since the process began.
+  var carved: Int
+}
+
+/// The handle: the start of the per-thread caches. Copy it freely; it is valid for ever.
+struct NodePool: @unchecked Sendable {
+  // Sendable: a cache is used by its own thread only, the depot under its latch.
+
+  /// `RL_MAX_THREADS` caches, then the depot.
+  let caches: UnsafeMutableRawPointer
+
+  /// Most blocks a thread keeps to itself, and how many move at a time.
+  static let cacheLimit = 64
+  static let batch = 32
+  static let chunkBytes = 1 << 20
+
+  /// The pool of the process.
+  static let shared = NodePool()
+
+  private init() {
+    let bytes = (Int(RL_MAX_THREADS) + 1) * nodeStride
+    guard let base = rl_reserve(bytes) else {
+      fatalError("RangeLocks: no address space for \(bytes) bytes of per-thread lists")
+    }
+    caches = base
+  }
+
+  @inline(__always)
+  private func cache(_ thread: UInt32) -> UnsafeMutablePointer<NodeCache> {
+    (caches + Int(thread) &* nodeStride).assumingMemoryBound(to: NodeCache.self)
+  }
+
+  private var depot: UnsafeMutablePointer<NodeDepot> {
+    (caches + Int(RL_MAX_THREADS) * nodeStride).assumingMemoryBound(to: NodeDepot.self)
+  }
+
+  /// Takes a block whose contents are unspecified; nil when the system gives no more memory.
+  @inline(__always)
+  func take() -> UnsafeMutableRawPointer? {
+    let cache = cache(rl_thread_index())
+    guard let block = cache.pointee.head else { return takeSlow(cache) }
+    cache.pointee.head = block.load(as: UnsafeMutableRawPointer?.self)
+    cache.pointee.count &-= 1
+    return block
+  }
+
+  /// Gives a block back to the calling thread's list.
+  @inline(__always)
+  func give(_ block: UnsafeMutableRawPointer) {
+    let cache = cache(rl_thread_index())
+    block.storeBytes(of: cache.pointee.head, as: UnsafeMutableRawPointer?.self)
+    cache.pointee.head = block
+    cache.pointee.count &+= 1
+    if cache.pointee.count > Self.cacheLimit { trimSlow(cache) }
+  }
+
+  /// Fills the cache with a batch and takes one of it.
+  @inline(never)
+  private func takeSlow(_ cache: UnsafeMutablePointer<NodeCache>) -> UnsafeMutableRawPointer? {
+    let depot = depot
+    depot.pointee.latch.lock()
+    defer { depot.pointee.latch.unlock() }
+    for _ in 0..<Self.batch {
+      guard let block = takeLocked(depot) else { break }
+      block.storeBytes(of: cache.pointee.head, as: UnsafeMutableRawPointer?.self)
+      cache.pointee.head = block
+      cache.pointee.count += 1
+    }
+    guard let block = cache.pointee.head else { return nil }
+    cache.pointee.head = block.load(as: UnsafeMutableRawPointer?.self)
+    cache.pointee.count -= 1
+    return block
+  }
+
+  /// A block from the depot's list, else a fresh one. Needs the depot's latch.
+  private func takeLocked(_ depot: UnsafeMutablePointer<NodeDepot>) -> UnsafeMutableRawPointer? {
+    if let block = depot.pointee.head {
+      depot.pointee.head = block.load(as: UnsafeMutableRawPointer?.self)
+      depot.pointee.count -= 1
+      return block
+    }
+    if depot.pointee.freshLeft == 0 {
+      guard let chunk = rl_reserve(Self.chunkBytes) else { return nil }
+      depot.pointee.fresh = chunk
+      depot.pointee.freshLeft = Self.chunkBytes / nodeStride
+    }
+    let block = depot.pointee.fresh!
+    depot.pointee.fresh = block + nodeStride
+    depot.pointee.freshLeft -= 1
+    depot.pointee.carved += 1
+    return block
+  }
+
+  /// Moves a batch to the depot: a thread that only releases what others acquired must not hoard.
+  @inline(never)
+  private func trimSlow(_ cache: UnsafeMutablePointer<NodeCache>) {
+    let depot = depot
+    depot.pointee.latch.lock()
+    for _ in 0..<Self.batch {
+      let block = cache.pointee.head!
+      cache.pointee.head = block.load(as: UnsafeMutableRawPointer?.self)
+      block.storeBytes(of: depot.pointee.head, as: UnsafeMutableRawPointer?.self)
+      depot.pointee.head = block
+    }
+    cache.pointee.count -= Self.batch
+    depot.pointee.count += Self.batch
+    depot.pointee.latch.unlock()
+  }
+
+  /// Blocks that are in neither list. Exact only while no other thread uses a lock: for tests.
+  var blocksInUse: Int {
+    depot.pointee.latch.lock()
+    defer { depot.pointee.latch.unlock() }
+    var free = depot.pointee.count
+    for thread in 0..<rl_thread_index_bound() { free += cache(thread).pointee.count }
+    return depot.pointee.carved - free
+  }
+
+  /// Blocks ever taken from the system: constant in steady state. For tests.
+  var blocksCarved: Int {
+    depot.pointee.latch.lock()
+    defer { depot.pointee.latch.unlock() }
+    return depot.pointee.carved
+  }
+}
