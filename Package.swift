@@ -31,6 +31,10 @@ let package = Package(
       dependencies: [
         "CRangeland", "RangeLocks", .product(name: "SystemPackage", package: "swift-system"),
       ],
+      exclude: [
+        "Locking/SpaceLock.swift", "Locking/SpaceLock+Acquire.swift", "Locking/SpaceHold.swift",
+        "Locking/Statistics", "Locking/Map",
+      ],
       swiftSettings: ours),
     .target(
       name: "RangelandReplay",
@@ -47,14 +51,21 @@ let package = Package(
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: ours),
+    .target(
+      name: "RangelandTestSupport", dependencies: ["CRangeland"], path: "Tests/Support",
+      swiftSettings: ours),
     .testTarget(
-      name: "RangeLocksTests", dependencies: ["CRangeland", "RangeLocks"], swiftSettings: ours),
+      name: "RangeLocksTests", dependencies: ["CRangeland", "RangeLocks", "RangelandTestSupport"],
+      swiftSettings: ours),
     .testTarget(
-      name: "RangelandTests", dependencies: ["CRangeland", "RangeLocks", "Rangeland"],
+      name: "RangelandTests",
+      dependencies: ["CRangeland", "RangeLocks", "Rangeland", "RangelandTestSupport"],
       swiftSettings: ours),
     .testTarget(
       name: "RangelandReplayTests",
-      dependencies: ["CRangeland", "RangeLocks", "Rangeland", "RangelandReplay"],
+      dependencies: [
+        "CRangeland", "RangeLocks", "Rangeland", "RangelandReplay", "RangelandTestSupport",
+      ],
       swiftSettings: ours),
   ],
   swiftLanguageModes: [.v6]

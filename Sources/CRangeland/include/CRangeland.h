@@ -107,6 +107,18 @@ static inline void *rl_reserve(size_t bytes) {
   return p == MAP_FAILED ? NULL : p;
 }
 
+/// The kernel's own calls, for the benchmark's peer: -errno or the value.
+static inline long rl_kernel_mmap(size_t bytes) {
+  void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return p == MAP_FAILED ? -errno : (long)p;
+}
+static inline int rl_kernel_munmap(unsigned long address, size_t bytes) {
+  return munmap((void *)address, bytes) < 0 ? -errno : 0;
+}
+static inline int rl_kernel_mprotect(unsigned long address, size_t bytes, int writable) {
+  return mprotect((void *)address, bytes, writable ? PROT_READ | PROT_WRITE : PROT_READ) < 0 ? -errno : 0;
+}
+
 static inline int rl_release(void *p, size_t bytes) { return munmap(p, bytes) < 0 ? -errno : 0; }
 
 #endif

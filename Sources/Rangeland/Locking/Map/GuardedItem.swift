@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The guarded items of the lock map and the locks that guard them.
+
+/// A piece of state that some lock guards, named by its id in the mission's acceptance table.
+public enum GuardedItem: UInt8, CaseIterable, Sendable {
+  case layout
+  case gapSearch
+  case vmaFlags
+  case vmaOffset
+  case anonymousIdentity
+  case pageProtection
+  case pageTableEntry
+  case pageTableShape
+  case reverseMap
+  case objectPages
+  case accounting
+  case residency
+
+  /// The id in the acceptance table.
+  public var id: String {
+    switch self {
+    case .layout: "P2"
+    case .gapSearch: "C1"
+    case .vmaFlags: "V2"
+    case .vmaOffset: "V5"
+    case .anonymousIdentity: "V+anon_vma"
+    case .pageProtection: "P4"
+    case .pageTableEntry: "P4-entries"
+    case .pageTableShape: "P4-tables"
+    case .reverseMap: "rmap"
+    case .objectPages: "page-cache"
+    case .accounting: "M3"
+    case .residency: "C10"
+    }
+  }
+
+  /// What it is.
+  public var title: String {
+    switch self {
+    case .layout: "VMA layout: which records exist and where they begin and end"
+    case .gapSearch: "the gap that a mapping without an address gets"
+    case .vmaFlags: "flags and protection of a VMA"
+    case .vmaOffset: "page offset of a VMA"
+    case .anonymousIdentity: "anonymous identity of a VMA (Linux anon_vma)"
+    case .pageProtection: "rights of present pages against their VMA"
+    case .pageTableEntry: "page table entries"
+    case .pageTableShape: "creation and removal of page tables"
+    case .reverseMap: "an object's set of mappings"
+    case .objectPages: "pages of a shared object"
+    case .accounting: "total_vm, data_vm, exec_vm, stack_vm, map_count"
+    case .residency: "resident set counters"
+    }
+  }
+}
+
+/// A lock of the lock-order tree, as the lock map names it.
+public enum MapLock: UInt8, CaseIterable, Sendable {
+  /// The space lock (under `.perVMA` readers: the VMA's lock word).
+  case space
+  case objectMappings
+  case layoutLeaf
+  case layoutShape
+  case pageTable
+  /// Per-thread credit: no lock at all, each thread writes its own slot.
+  case credit
+
+  /// The name in reports.
+  public var name: String {
+    switch self {
+    case .space: "space lock"
+    case .objectMappings: "object latch"
+    case .layoutLeaf: "layout leaf latch"
+    case .layoutShape: "layout shape latch"
+    case .pageTable: "page-table latch"
+    case .credit: "none: per-thread credit"
+    }
+  }
+}

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The space lock: the one wrapper through which every operation takes the lock of its space.
+//
+// Guarantee: a hold excludes every other hold whose range overlaps in an incompatible mode, whatever
+//   the policy; under all policies but `.ranged` it excludes more.
+// Mechanism: a switch over the policy; `.perVMA` adds a word in each VMA record (VMALockCell).
+// Cost: one branch on the policy and one on the statistics, then the lock's own.
+// Source: Linux "mmap locking API" (Lespinasse, 5.8); every call here has a range and returns a hold.
+//
+// This folder is the only one that may name RangeLock or ReadWriteSemaphore (checked by .ci/lint).
+
+import RangeLocks
+
+/// The lock of one address space. It lives in the space's storage and does not move.
+struct SpaceLock: ~Copyable {
+  let policy: LockPolicy
+  /// Policies `.ranged` and `.wholeRange`.
+  let ranges: RangeLock
+  /// Policies `.semaphore` and `.perVMA`.
+  let semaphore = ReadWriteSemaphore()
+  /// Present when statistics are on. Immutable, so that a predicted branch is all it costs when off.
+  let ledger: UnsafeMutablePointer<WaitLedger>?
+
+  init(policy: LockPolicy, statistics: Bool) {
+    self.policy = policy
+    ranges = RangeLock()
+    ledger = statistics ? WaitLedger.make() : nil
+  }
+
+  deinit {
+    if let ledger { WaitLedger.destroy(ledger) }
+  }
+
+  /// The keys that a request for `range` locks under this policy.
+  @inline(__always)
+  borrowing func keys(_ range: AddressRange) -> KeyRange {
+    policy == .ranged ? KeyRange(first: range.start, last: range.end - 1) : .all
+  }
+}
+
+typealias SpaceLockRef = UnsafeMutablePointer<SpaceLock>

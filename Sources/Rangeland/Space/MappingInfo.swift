@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a caller sees of a VMA and of a space's size: values, true at the instant they were read.
+
+/// A mapping as a line of `/proc/self/maps` would show it.
+public struct MappingInfo: Sendable, Hashable, CustomStringConvertible {
+  /// The addresses that the mapping covers.
+  public var range: AddressRange
+  /// Its rights.
+  public var protection: Protection
+  /// Who sees writes to it.
+  public var sharing: Sharing
+  /// Offset into what it maps, in pages; anonymous private memory: the page number at creation.
+  public var pageOffset: UInt64
+  /// The file of a substituted file mapping, by the number its owner gave; `nil` = anonymous.
+  public var file: UInt64?
+
+  public var description: String {
+    let rights =
+      (protection.contains(.read) ? "r" : "-") + (protection.contains(.write) ? "w" : "-")
+      + (protection.contains(.execute) ? "x" : "-") + (sharing == .shared ? "s" : "p")
+    let name = file.map { " file:\($0)" } ?? ""
+    return
+      "\(String(range.start, radix: 16))-\(String(range.end, radix: 16)) \(rights) "
+      + "\(String(pageOffset, radix: 16))\(name)"
+  }
+}
+
+/// How much a space maps and uses, in pages. Exact while no operation runs.
+public struct SpaceUsage: Sendable, Hashable {
+  /// Mappings (Linux `map_count`).
+  public var mappings = 0
+  /// All mapped pages (`VmSize`).
+  public var virtualPages = 0
+  /// Private writable pages (`VmData`).
+  public var dataPages = 0
+  /// Executable, not writable pages (`VmExe` + `VmLib`).
+  public var executablePages = 0
+  /// Stack pages (`VmStk`).
+  public var stackPages = 0
+  /// Resident anonymous pages (`RssAnon`); the shared zero page is not counted.
+  public var residentAnonymousPages = 0
+  /// Resident pages of files (`RssFile`).
+  public var residentFilePages = 0
+  /// Resident pages of shared anonymous memory (`RssShmem`).
+  public var residentSharedPages = 0
+  /// The largest resident set so far (`VmHWM`).
+  public var peakResidentPages = 0
+}

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Where tests stop an operation inside its range phase. Checked builds only; nothing elsewhere.
+
+import CRangeland
+import Synchronization
+
+/// Parks the first operation of a chosen kind that comes by, until it is let go.
+struct ParkPoint: ~Copyable {
+  #if RANGELAND_CHECKS
+    /// Operation + 1 that is to be parked, 0 = none.
+    private let armed = Atomic<UInt32>(0)
+    /// 0 = nobody, 1 = parked, 2 = let go.
+    private let state = Atomic<UInt32>(0)
+
+    /// The next operation of this kind parks after it got its lock.
+    borrowing func arm(_ operation: OperationKind) {
+      state.store(0, ordering: .relaxed)
+      armed.store(UInt32(operation.rawValue) + 1, ordering: .releasing)
+    }
+
+    /// Whether an operation stands here.
+    var isOccupied: Bool { state.load(ordering: .acquiring) == 1 }
+
+    /// Waits until an operation stands here.
+    borrowing func waitUntilOccupied() {
+      while !isOccupied { rl_cpu_relax() }
+    }
+
+    /// Lets the parked operation go on.
+    borrowing func letGo() {
+      state.store(2, ordering: .releasing)
+    }
+  #endif
+
+  /// An operation passes by, holding its lock.
+  @inline(__always)
+  borrowing func pass(_ operation: OperationKind) {
+    #if RANGELAND_CHECKS
+      let wanted = UInt32(operation.rawValue) + 1
+      if armed.load(ordering: .relaxed) == wanted,
+        armed.compareExchange(expected: wanted, desired: 0, ordering: .acquiringAndReleasing)
+          .exchanged
+      {
+        state.store(1, ordering: .releasing)
+        while state.load(ordering: .acquiring) != 2 { rl_cpu_relax() }
+        state.store(0, ordering: .relaxed)
+      }
+    #endif
+  }
+}
