@@ -31,10 +31,6 @@ let package = Package(
       dependencies: [
         "CRangeland", "RangeLocks", .product(name: "SystemPackage", package: "swift-system"),
       ],
-      exclude: [
-        "Locking/SpaceLock.swift", "Locking/SpaceLock+Acquire.swift", "Locking/SpaceHold.swift",
-        "Locking/Statistics", "Locking/Map",
-      ],
       swiftSettings: ours),
     .target(
       name: "RangelandReplay",

@@ -72,8 +72,6 @@ static inline uint64_t rl_monotonic_ns(void) {
 
 static inline int32_t rl_gettid(void) { return (int32_t)syscall(SYS_gettid); }
 
-/// Lets another thread run: for waits on a thread that may have been preempted.
-static inline void rl_yield(void) { sched_yield(); }
 
 // ---- threads ----------------------------------------------------------------------------------
 

@@ -73,7 +73,8 @@ extension LockMap {
     }
 
     /// 12 items x 8 locks x 2 modes x 16 operations, in words.
-    private static let bits: UnsafeMutablePointer<Atomic<UInt64>> = {
+    // Atomics: safe to share.
+    nonisolated(unsafe) private static let bits: UnsafeMutablePointer<Atomic<UInt64>> = {
       let words = 16 * 8 * 2 * 16 / 64
       let memory = UnsafeMutablePointer<Atomic<UInt64>>.allocate(capacity: words)
       for i in 0..<words { (memory + i).initialize(to: Atomic(0)) }
