@@ -1,8 +1,129 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What a VMA maps.
+//
+// Guarantee: reference counts are exact; an object lives while a mapping or a handle refers to it, and
+//   its memory while a reader is pinned.
+// Mechanism: one latch guards the set of mappings (doubly linked), another the pages: a radix tree of
+//   64-way nodes from page index to frame.
+// Cost: 112 bytes; a page is found in one latch and at most 11 loads, typically 2 or 3.
+// Source: Linux `struct anon_vma`, `struct address_space` (`i_mmap`, `i_pages`).
+
+import RangeLocks
+import Synchronization
+
+typealias ObjectRef = UnsafeMutablePointer<MemoryObject>
+
+/// What an object is.
+enum ObjectKind: UInt8, Sendable {
+  /// Linux `anon_vma`: stands for private pages, which only the page tables refer to.
+  case anonymousIdentity
+  /// Memory that spaces share; its pages are filled with zeros and counted as shared memory.
+  case sharedAnonymous
+  /// A file, by an identity that the maker chose. Its pages are filled with zeros.
+  case file
+  /// Supplied by a special mapping; it has no pages here.
+  case special
+}
 
 struct MemoryObject: ~Copyable {
-  /// Linux: `anon_vma` with more than one space, or created by a fork. Guarded by the latch.
-  var isForked = false
+  /// Immutable.
+  let kind: ObjectKind
+  /// The maker's name for it: a file's number. Immutable.
+  let identity: UInt64
+  /// Where its pages come from. Immutable.
+  let arena: UnsafeMutablePointer<FrameArena>
+  /// One per mapping and per handle. The one that drops it to 0 frees the object.
+  let references = Atomic<UInt64>(1)
+  /// Read without the latch by the merge rules; set once, by fork.
+  private let forked = Atomic<Bool>(false)
+
+  /// Guards the mapping set. Rank: object mappings.
+  let latch = Latch()
+  /// First mapping. Guarded by `latch`.
+  var mappings: MappingRef?
+
+  /// Guards the pages. Taken with no page-table latch held, so it has their rank.
+  let pagesLatch = Latch()
+  /// Levels of the radix tree; 0 = no pages ever. Guarded by `pagesLatch`.
+  var pagesHeight: Int32 = 0
+  /// Guarded by `pagesLatch`.
+  var pagesRoot: UnsafeMutablePointer<ObjectIndexNode>?
+  /// Pages in the tree. Written under `pagesLatch`.
+  let pageCount = Atomic<UInt64>(0)
+
+  init(kind: ObjectKind, identity: UInt64, arena: UnsafeMutablePointer<FrameArena>) {
+    self.kind = kind
+    self.identity = identity
+    self.arena = arena
+  }
+
+  /// Linux: `anon_vma` with more than one space, or created by a fork.
+  var isForked: Bool {
+    // Relaxed: fork holds the whole space, so no merge of it runs beside.
+    forked.load(ordering: .relaxed)
+  }
+
+  /// Sets `isForked`, for good. The caller holds the whole space for writing.
+  borrowing func markForked() { forked.store(true, ordering: .relaxed) }
+
+  /// A new object with one reference, the caller's; `nil` without memory.
+  static func make(
+    _ kind: ObjectKind, identity: UInt64 = 0, _ arena: UnsafeMutablePointer<FrameArena>,
+    _ context: Context
+  ) -> ObjectRef? {
+    guard let node = context.allocate(.object) else { return nil }
+    let object = node.bindMemory(to: MemoryObject.self, capacity: 1)
+    object.initialize(to: MemoryObject(kind: kind, identity: identity, arena: arena))
+    return object
+  }
+}
+
+extension UnsafeMutablePointer where Pointee == MemoryObject {
+  /// One more handle. The caller has one, or a mapping.
+  @inline(__always)
+  func retain() { pointee.references.add(1, ordering: .relaxed) }
+
+  /// Gives up a handle; the last one frees the object and its pages. Under no latch.
+  func release(_ context: Context) {
+    let old = pointee.references.subtract(1, ordering: .acquiringAndReleasing).oldValue
+    precondition(old > 0, "MemoryObject.release: the object is free")
+    guard old == 1 else { return }
+    LockOrder.willWait(.objectMappings)
+    precondition(pointee.mappings == nil, "MemoryObject: freed while it is mapped")
+    releasePages(context)
+    // Readers of frame metadata may still look at it. It has nothing to deinitialise but plain words.
+    context.pin()
+    context.retire(self, .object)
+    context.unpin()
+  }
+
+  /// Calls `body` with every place where page `index` may be mapped: the reverse map. A place counts
+  /// only if the page tables of that space map the page there; the body looks, under the page-table latch.
+  ///
+  /// - Parameter body: gets the space and the address. Runs under the object's latch: only page-table
+  ///   latches and a *try* of a range are allowed inside.
+  func forEachMapping(of index: UInt64, _ body: (_ space: UInt64, _ address: Address) -> Void) {
+    pointee.latch.lock(.objectMappings)
+    defer { pointee.latch.unlock(.objectMappings) }
+    var next = pointee.mappings
+    while let mapping = next {
+      let page = index &+ mapping.pointee.deltaPages
+      if page < Address.spaceEnd.pageNumber { body(mapping.pointee.space, page << 12) }
+      next = mapping.pointee.next
+    }
+  }
+
+  /// Mappings in the set. Takes the latch; for tests and reports.
+  func mappingCount() -> Int {
+    pointee.latch.lock(.objectMappings)
+    defer { pointee.latch.unlock(.objectMappings) }
+    var count = 0
+    var next = pointee.mappings
+    while let mapping = next {
+      count += 1
+      next = mapping.pointee.next
+    }
+    return count
+  }
 }

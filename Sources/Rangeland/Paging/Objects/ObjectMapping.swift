@@ -3,14 +3,15 @@
 // One place where an object is mapped: the anchor of the reverse map.
 //
 // VMA records point here; an object lists its mappings. A page with index i of the object stands at
-// virtual page i + deltaPages of the space, if a record that uses this mapping covers it.
+// virtual page i + deltaPages of the space, if a record that uses this mapping covers it. Linux's
+// counterpart is `struct anon_vma_chain` (and the VMA itself in `i_mmap`).
 
 import Synchronization
 
 typealias MappingRef = UnsafeMutablePointer<ObjectMapping>
 
 struct ObjectMapping: ~Copyable {
-  /// The object. Immutable.
+  /// The object. Immutable; the mapping holds one reference.
   let object: UnsafeMutablePointer<MemoryObject>
   /// The space that maps it: its number in the reverse map. Immutable.
   let space: UInt64
@@ -21,6 +22,40 @@ struct ObjectMapping: ~Copyable {
   /// Links of the object's mapping set. Guarded by the object's latch.
   var next: MappingRef?
   var previous: MappingRef?
+
+  /// Adds a mapping of `object` to its set, with one reference, the caller's; `nil` without memory. The
+  /// caller has a handle of the object; the mapping takes one of its own. Takes the object's latch.
+  static func make(
+    _ object: ObjectRef, space: UInt64, deltaPages: UInt64, _ context: Context
+  ) -> MappingRef? {
+    guard let node = context.allocate(.objectMapping) else { return nil }
+    let mapping = node.bindMemory(to: ObjectMapping.self, capacity: 1)
+    mapping.initialize(
+      to: ObjectMapping(
+        object: object, space: space, deltaPages: deltaPages, references: Atomic(1)))
+    object.retain()
+    object.pointee.latch.lock(.objectMappings)
+    mapping.pointee.next = object.pointee.mappings
+    object.pointee.mappings?.pointee.previous = mapping
+    object.pointee.mappings = mapping
+    object.pointee.latch.unlock(.objectMappings)
+    return mapping
+  }
+
+  /// A new anonymous identity (Linux `__anon_vma_prepare`) and its mapping in `space`, with one
+  /// reference, the caller's; `nil` without memory, and nothing has changed.
+  ///
+  /// - Parameter deltaPages: virtual page number minus page offset of the VMA, wrapping.
+  static func makeIdentity(
+    space: UInt64, deltaPages: UInt64, _ arena: UnsafeMutablePointer<FrameArena>,
+    _ context: Context
+  ) -> MappingRef? {
+    guard let object = MemoryObject.make(.anonymousIdentity, arena, context) else { return nil }
+    let mapping = make(object, space: space, deltaPages: deltaPages, context)
+    // The mapping keeps the object; without one the object goes.
+    object.release(context)
+    return mapping
+  }
 }
 
 extension UnsafeMutablePointer where Pointee == ObjectMapping {
@@ -30,4 +65,36 @@ extension UnsafeMutablePointer where Pointee == ObjectMapping {
   func retain() {
     pointee.references.add(1, ordering: .relaxed)
   }
+
+  /// One record less; the last one takes the mapping out of the object's set. Takes the object's latch:
+  /// so never under a layout leaf or page-table latch (rule 6).
+  @inline(__always)
+  func release(_ context: Context) {
+    // Releases what this record's user did; the last one acquires it all.
+    let old = pointee.references.subtract(1, ordering: .acquiringAndReleasing).oldValue
+    assert(old > 0, "ObjectMapping.release: the mapping is free")
+    if old == 1 { unlink(context) }
+  }
+
+  @inline(never)
+  private func unlink(_ context: Context) {
+    let object = pointee.object
+    object.pointee.latch.lock(.objectMappings)
+    if let previous = pointee.previous {
+      previous.pointee.next = pointee.next
+    } else {
+      object.pointee.mappings = pointee.next
+    }
+    pointee.next?.pointee.previous = pointee.previous
+    object.pointee.latch.unlock(.objectMappings)
+    // A reader of an old record may still look at it.
+    context.pin()
+    context.retire(self, .objectMapping)
+    context.unpin()
+    object.release(context)
+  }
+
+  /// The page index in the object that stands at `address`.
+  @inline(__always)
+  func pageIndex(_ address: Address) -> UInt64 { address.pageNumber &- pointee.deltaPages }
 }

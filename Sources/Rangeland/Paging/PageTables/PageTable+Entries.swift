@@ -66,6 +66,10 @@ extension UnsafeMutablePointer where Pointee == PageTable {
       bits: slot.pointee.bitwiseAnd(~lost, ordering: .sequentiallyConsistent).oldValue)
   }
 
+  /// Ends what `PageTables.latchLeaf` began.
+  @inline(__always)
+  func unlockLeaf() { pointee.latch.unlock(.pageTable) }
+
   @inline(__always)
   private func assertLeaf(_ address: Address) {
     #if RANGELAND_CHECKS

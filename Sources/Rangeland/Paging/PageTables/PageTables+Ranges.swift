@@ -41,7 +41,7 @@ extension PageTables {
         return
       }
       drops.makeRoom(PageTable.entryCount)
-      leaf.pointee.latch.lock()
+      leaf.pointee.latch.lock(.pageTable)
       if leaf.pointee.stray.load(ordering: .relaxed) == 0 {
         while at < piece.end {
           if leaf.entry(of: at).pointee.load(ordering: .relaxed) != 0 {
@@ -51,12 +51,12 @@ extension PageTables {
           at += 4096
         }
         let isEmpty = leaf.inUse == 0
-        leaf.pointee.latch.unlock()
+        leaf.unlockLeaf()
         if isEmpty, freeingTables { freeIfEmpty(leaf, context) }
         return
       }
       // It was emptied and freed; there may be a new one.
-      leaf.pointee.latch.unlock()
+      leaf.unlockLeaf()
       guard let fresh = self.leaf(piece.start) else { return }
       piece.leaf = fresh
     }
@@ -90,16 +90,16 @@ extension PageTables {
         at += 4096
       }
       if at >= piece.end { return }
-      leaf.pointee.latch.lock()
+      leaf.pointee.latch.lock(.pageTable)
       if leaf.pointee.stray.load(ordering: .relaxed) == 0 {
         while at < piece.end {
           if let old = leaf.restrict(to: allowed, at: at) { drops.note(old, at: at) }
           at += 4096
         }
-        leaf.pointee.latch.unlock()
+        leaf.unlockLeaf()
         return
       }
-      leaf.pointee.latch.unlock()
+      leaf.unlockLeaf()
       guard let fresh = self.leaf(piece.start) else { return }
       piece.leaf = fresh
     }

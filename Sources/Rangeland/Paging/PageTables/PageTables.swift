@@ -70,7 +70,7 @@ struct PageTables {
     return PageTableEntry(bits: leaf.entry(of: address).pointee.load(ordering: .acquiring))
   }
 
-  /// Latches the leaf that covers `address`. The caller ends with `leaf.pointee.latch.unlock()`.
+  /// Latches the leaf that covers `address`. The caller ends with `leaf.unlockLeaf()`.
   ///
   /// - Parameter creating: makes missing tables. `nil` then means: no memory, and nothing has changed
   ///   that matters (tables made on the way stay, empty). Otherwise `nil` means: nothing is mapped.
@@ -82,10 +82,10 @@ struct PageTables {
       guard let leaf = leaf(address) ?? (creating ? descend(address, context) : nil) else {
         return nil
       }
-      leaf.pointee.latch.lock()
+      leaf.pointee.latch.lock(.pageTable)
       // Written under this latch: a table that is not stray now stays linked until we unlock.
       if leaf.pointee.stray.load(ordering: .relaxed) == 0 { return leaf }
-      leaf.pointee.latch.unlock()
+      leaf.unlockLeaf()
     }
   }
 
@@ -114,16 +114,16 @@ struct PageTables {
               "PageTables: a fresh table is not empty")
           }
         #endif
-        table.pointee.latch.lock()
+        table.pointee.latch.lock(.pageTable)
         isStray = table.pointee.stray.load(ordering: .relaxed) != 0
         if !isStray, table.child(i) == nil {
           // Releases the header to the acquiring load in `child`.
           table.entry(i).pointee.store(UInt64(UInt(bitPattern: child)), ordering: .releasing)
           table.addCount(1)
-          table.pointee.latch.unlock()
+          table.pointee.latch.unlock(.pageTable)
           table = child
         } else {
-          table.pointee.latch.unlock()
+          table.pointee.latch.unlock(.pageTable)
           child.deinitialize(count: 1)
           context.recycle(node, .pageTable)
         }
@@ -139,16 +139,17 @@ struct PageTables {
     var table = emptied
     while let parent = table.pointee.parent {
       let slot = parent.entry(PageTableRef.index(table.pointee.base, parent.pointee.level))
-      parent.pointee.latch.lock()
+      parent.pointee.latch.lock(.pageTable)
       // Pinned, so an equal address is the same table. A stray parent has no children.
       guard slot.pointee.load(ordering: .relaxed) == UInt64(UInt(bitPattern: table)) else {
-        parent.pointee.latch.unlock()
+        parent.pointee.latch.unlock(.pageTable)
         return
       }
+      // Parent before child, the one nesting of these latches: hence unranked.
       table.pointee.latch.lock()
       guard table.inUse == 0 else {
         table.pointee.latch.unlock()
-        parent.pointee.latch.unlock()
+        parent.pointee.latch.unlock(.pageTable)
         return
       }
       table.pointee.stray.store(1, ordering: .relaxed)
@@ -157,7 +158,7 @@ struct PageTables {
       slot.pointee.store(0, ordering: .relaxed)
       parent.addCount(-1)
       let isParentEmpty = parent.inUse == 0
-      parent.pointee.latch.unlock()
+      parent.pointee.latch.unlock(.pageTable)
       context.retire(table, .pageTable)
       if !isParentEmpty { return }
       table = parent

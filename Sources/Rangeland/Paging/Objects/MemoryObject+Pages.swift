@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The pages of a shared object or a file: a radix tree from page index to frame (Linux `i_pages`).
+//
+// A tree of height h covers the indices below 64^h; it grows at the root. A slot is 0, a child's address,
+// or in the lowest level a frame number (0 cannot be a page of an object: it is the shared zero page).
+// The tree holds one reference to each frame. Nodes are freed with the object.
+
+import RangeLocks
+import Synchronization
+
+typealias ObjectIndexRef = UnsafeMutablePointer<ObjectIndexNode>
+
+/// A node of the radix tree: 16 bytes of header and 64 slots.
+struct ObjectIndexNode {
+  /// Used slots. Guarded by the object's `pagesLatch`.
+  var count: UInt64 = 0
+
+  static var slotCount: Int { 64 }
+  static var slotOffset: Int { 16 }
+  /// Levels that cover every index: 11 * 6 bits are enough for 64.
+  static var maxHeight: Int32 { 11 }
+  /// Nodes that one insertion can need: growth to the top, and the path down.
+  static var nodesPerInsertion: Int { 22 }
+}
+
+extension UnsafeMutablePointer where Pointee == ObjectIndexNode {
+  /// Slot `i`. Sound: a node has 16 + 64 * 8 bytes.
+  @inline(__always)
+  fileprivate func slot(_ i: Int) -> UnsafeMutablePointer<UInt64> {
+    (UnsafeMutableRawPointer(self) + ObjectIndexNode.slotOffset + i << 3)
+      .assumingMemoryBound(to: UInt64.self)
+  }
+
+  @inline(__always)
+  fileprivate func slot(of index: UInt64, height: Int32) -> UnsafeMutablePointer<UInt64> {
+    slot(Int(truncatingIfNeeded: index >> (6 * UInt64(height - 1))) & 63)
+  }
+
+  fileprivate static func make(_ context: Context) -> ObjectIndexRef {
+    // Reserved by the caller.
+    let node = context.allocate(.objectIndexNode).unsafelyUnwrapped
+    let typed = node.bindMemory(to: ObjectIndexNode.self, capacity: 1)
+    typed.initialize(to: ObjectIndexNode())
+    (node + ObjectIndexNode.slotOffset).initializeMemory(
+      as: UInt64.self, repeating: 0, count: ObjectIndexNode.slotCount)
+    return typed
+  }
+}
+
+extension UnsafeMutablePointer where Pointee == MemoryObject {
+  /// The frame of page `index`, with a reference for the caller; `nil` when there is none. Takes the
+  /// latch of the pages, so with no page-table latch held.
+  func page(_ index: UInt64) -> FrameNumber? {
+    pointee.pagesLatch.lock(.pageTable)
+    defer { pointee.pagesLatch.unlock(.pageTable) }
+    let frame = findLocked(index)
+    if frame == 0 { return nil }
+    pointee.arena.retain(frame)
+    return frame
+  }
+
+  /// As `page`, but makes the page, filled with zeros, if it is not there. `nil` = no memory, and
+  /// nothing has changed. Of several threads that ask for a new page one makes it and all get it.
+  func pageCreating(_ index: UInt64, _ context: Context) -> FrameNumber? {
+    assert(pointee.kind == .sharedAnonymous || pointee.kind == .file, "the object has no pages")
+    if let frame = page(index) { return frame }
+    let arena = pointee.arena
+    guard context.reserve(.objectIndexNode, count: ObjectIndexNode.nodesPerInsertion),
+      let fresh = arena.allocate(zeroed: true, context)
+    else { return nil }
+    arena.setOwner(of: fresh, self, index: index)
+    pointee.pagesLatch.lock(.pageTable)
+    let there = findLocked(index)
+    if there != 0 {
+      arena.retain(there)
+    } else {
+      insertLocked(index, fresh, context)
+      // The tree keeps the first reference, the caller gets another.
+      arena.retain(fresh)
+    }
+    pointee.pagesLatch.unlock(.pageTable)
+    if there == 0 { return fresh }
+    arena.release(fresh, context)
+    return there
+  }
+
+  /// The frame of `index`, 0 = none. Needs `pagesLatch`.
+  private func findLocked(_ index: UInt64) -> FrameNumber {
+    var height = pointee.pagesHeight
+    guard height > 0, height == ObjectIndexNode.maxHeight || index >> (6 * UInt64(height)) == 0,
+      var node = pointee.pagesRoot
+    else { return 0 }
+    while true {
+      let value = node.slot(of: index, height: height).pointee
+      if height == 1 { return FrameNumber(truncatingIfNeeded: value) }
+      guard let child = ObjectIndexRef(bitPattern: UInt(value)) else {
+        return 0
+      }
+      node = child
+      height -= 1
+    }
+  }
+
+  /// Puts `frame` at `index`, which is empty. Needs `pagesLatch`, and `nodesPerInsertion` reserved.
+  private func insertLocked(_ index: UInt64, _ frame: FrameNumber, _ context: Context) {
+    if pointee.pagesRoot == nil {
+      pointee.pagesRoot = .make(context)
+      pointee.pagesHeight = 1
+    }
+    while pointee.pagesHeight < ObjectIndexNode.maxHeight,
+      index >> (6 * UInt64(pointee.pagesHeight)) != 0
+    {
+      let root = ObjectIndexRef.make(context)
+      root.slot(0).pointee = UInt64(UInt(bitPattern: pointee.pagesRoot))
+      root.pointee.count = 1
+      pointee.pagesRoot = root
+      pointee.pagesHeight += 1
+    }
+    var node = pointee.pagesRoot.unsafelyUnwrapped
+    var height = pointee.pagesHeight
+    while height > 1 {
+      let slot = node.slot(of: index, height: height)
+      if slot.pointee == 0 {
+        slot.pointee = UInt64(
+          UInt(bitPattern: ObjectIndexRef.make(context)))
+        node.pointee.count += 1
+      }
+      node = ObjectIndexRef(bitPattern: UInt(slot.pointee)).unsafelyUnwrapped
+      height -= 1
+    }
+    node.slot(of: index, height: 1).pointee = UInt64(frame)
+    node.pointee.count += 1
+    pointee.pageCount.add(1, ordering: .relaxed)
+  }
+
+  /// Lets all pages go. The object has no user any more.
+  func releasePages(_ context: Context) {
+    guard let root = pointee.pagesRoot else { return }
+    releaseNode(root, pointee.pagesHeight, context)
+    pointee.pagesRoot = nil
+    pointee.pagesHeight = 0
+    pointee.pageCount.store(0, ordering: .relaxed)
+  }
+
+  private func releaseNode(
+    _ node: ObjectIndexRef, _ height: Int32, _ context: Context
+  ) {
+    for i in 0..<ObjectIndexNode.slotCount {
+      let value = node.slot(i).pointee
+      if value == 0 { continue }
+      if height == 1 {
+        pointee.arena.release(FrameNumber(truncatingIfNeeded: value), context)
+      } else {
+        releaseNode(ObjectIndexRef(bitPattern: UInt(value)).unsafelyUnwrapped, height - 1, context)
+      }
+    }
+    // Read under the latch only, and nobody latches any more.
+    context.recycle(node, .objectIndexNode)
+  }
+}
