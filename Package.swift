@@ -50,6 +50,9 @@ let package = Package(
     .target(
       name: "RangelandTestSupport", dependencies: ["CRangeland"], path: "Tests/Support",
       swiftSettings: ours),
+    .executableTarget(
+      name: "FirstSpace", dependencies: ["Rangeland"], path: "Examples/FirstSpace",
+      swiftSettings: ours),
     .testTarget(
       name: "RangeLocksTests", dependencies: ["CRangeland", "RangeLocks", "RangelandTestSupport"],
       swiftSettings: ours),

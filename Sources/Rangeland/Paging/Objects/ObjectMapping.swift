@@ -15,8 +15,9 @@ struct ObjectMapping: ~Copyable {
   let object: UnsafeMutablePointer<MemoryObject>
   /// The space that maps it: its number in the reverse map. Immutable.
   let space: UInt64
-  /// Virtual page number minus object page index, wrapping. Immutable.
-  let deltaPages: UInt64
+  /// Virtual page number minus object page index, wrapping. Immutable once a record uses the mapping: a
+  /// placement decides it after the mapping was made.
+  var deltaPages: UInt64
   /// Published VMA records that use it. The one that drops it to zero unlinks it.
   let references: Atomic<UInt64>
   /// Links of the object's mapping set. Guarded by the object's latch.
