@@ -42,8 +42,8 @@ enum SpaceCounter: Int, CaseIterable, Sendable {
   @inline(__always) var batch: Int64 { self == .mapCount ? 256 : 1 << 18 }
 }
 
-/// A handle: the space owns the memory.
-struct SpaceCounters {
+/// A handle: the space owns the memory. Sendable: an immutable pointer to atomics.
+struct SpaceCounters: @unchecked Sendable {
   /// 5 lines of 128 bytes (four limited counters; the bound and the high-water mark), then the slots.
   private let memory: UnsafeMutableRawPointer
 
@@ -60,7 +60,8 @@ struct SpaceCounters {
     let latch = Latch()
     /// Written under the latch.
     let limit = Atomic<Int64>(SpaceCounters.unlimited)
-    /// May be negative after the limit was lowered. Written under the latch.
+    /// Negative after the limit was lowered below what is used: then no credit may be charged. Written
+    /// under the latch; read without it at each charge.
     let pool = Atomic<Int64>(SpaceCounters.unlimited)
   }
 
@@ -124,13 +125,17 @@ struct SpaceCounters {
   func charge(_ counter: SpaceCounter, _ amount: Int64, _ context: Context) -> Bool {
     assert(counter.isLimited && amount >= 0)
     let credit = ownWord(counter, context)
-    var seen = credit.pointee.load(ordering: .relaxed)
-    while seen >= amount {
-      // Relaxed: the number is all there is; a recall may take it away at any time.
-      let (done, current) = credit.pointee.weakCompareExchange(
-        expected: seen, desired: seen - amount, ordering: .relaxed)
-      if done { return true }
-      seen = current
+    // Acquires the exchange of `setLimit`: credit that came here after it was recalled (the thread's own
+    // `uncharge`) is looked at together with the pool that the lower limit left.
+    var seen = credit.pointee.load(ordering: .acquiring)
+    if limited(counter).pointee.pool.load(ordering: .relaxed) >= 0 {
+      while seen >= amount {
+        // A recall may take it away at any time.
+        let (done, current) = credit.pointee.weakCompareExchange(
+          expected: seen, desired: seen - amount, ordering: .relaxed)
+        if done { return true }
+        seen = current
+      }
     }
     return chargeSlow(counter, amount, credit)
   }
@@ -164,7 +169,8 @@ struct SpaceCounters {
     assert(counter.isLimited && amount >= 0)
     if amount == 0 { return }
     let credit = ownWord(counter, context)
-    if credit.pointee.add(amount, ordering: .relaxed).newValue > 4 * counter.batch {
+    // Acquires as in `charge`.
+    if credit.pointee.add(amount, ordering: .acquiring).newValue > 4 * counter.batch {
       giveBack(counter, credit)
     }
   }
@@ -195,9 +201,11 @@ struct SpaceCounters {
     limited.pointee.latch.lock(.innermost)
     let old = limited.pointee.limit.exchange(limit, ordering: .relaxed)
     var pool = limited.pointee.pool.load(ordering: .relaxed) + limit - old
-    // Recalled, so that credit given under the old limit cannot be charged beyond the new one.
+    limited.pointee.pool.store(pool, ordering: .relaxed)
+    // Recalled, so that credit given under the old limit cannot be charged beyond the new one. Releases
+    // the pool to `charge`.
     for i in 0..<Int(shared.pointee.bound.load(ordering: .sequentiallyConsistent)) {
-      pool += word(counter, i).pointee.exchange(0, ordering: .relaxed)
+      pool += word(counter, i).pointee.exchange(0, ordering: .acquiringAndReleasing)
     }
     limited.pointee.pool.store(pool, ordering: .relaxed)
     limited.pointee.latch.unlock(.innermost)

@@ -72,8 +72,8 @@ struct PageTables {
 
   /// Latches the leaf that covers `address`. The caller ends with `leaf.unlockLeaf()`.
   ///
-  /// - Parameter creating: makes missing tables. `nil` then means: no memory, and nothing has changed
-  ///   that matters (tables made on the way stay, empty). Otherwise `nil` means: nothing is mapped.
+  /// - Parameter creating: makes missing tables. `nil` then means: no memory, and nothing has changed.
+  ///   Otherwise `nil` means: nothing is mapped. A table that stays empty is freed by the next zap.
   @inline(__always)
   func latchLeaf(_ address: Address, creating: Bool, _ context: Context) -> PageTableRef? {
     context.pin()
@@ -101,7 +101,11 @@ struct PageTables {
           table = child
           continue
         }
-        guard let node = context.allocate(.pageTable) else { return nil }
+        guard let node = context.allocate(.pageTable) else {
+          // What was made on the way would be found by no zap.
+          freeIfEmpty(table, context)
+          return nil
+        }
         let child = node.bindMemory(to: PageTable.self, capacity: 1)
         let level = table.pointee.level - 1
         let covers = PageTable.entryShift(level) + 9
