@@ -118,7 +118,8 @@ struct EventValidator: Sendable {
           "the initial mapping \(hex(area.start))-\(hex(area.end)) is out of order or of the space")
       }
       if case .file(let file?, _) = area.backing, !(0..<files).contains(file) {
-        throw .impossible("the initial mapping at \(hex(area.start)) names file \(file) of \(files)")
+        throw .impossible(
+          "the initial mapping at \(hex(area.start)) names file \(file) of \(files)")
       }
       end = area.end
     }

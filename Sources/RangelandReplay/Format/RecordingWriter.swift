@@ -123,43 +123,16 @@ public struct RecordingWriter: ~Copyable {
 extension Recording {
   /// Every event in stream order.
   ///
-  /// `body` is called with each; calls and faults of equal time come in an order that keeps each
-  /// thread's own.
+  /// At equal times beginnings come first and ends last.
   public func forEachEvent<Failure: Error>(
     _ body: (RecordedEvent) throws(Failure) -> Void
   ) throws(Failure) {
     let ends = threads.indices.filter { threads[$0].end != nil }
-      .sorted { (threads[$0].end!, $0) < (threads[$1].end!, $1) }
-    var thread = 0
-    var call = 0
-    var fault = 0
-    var end = 0
-    while true {
-      // The order at equal times: beginnings first, ends last.
-      var next: (time: UInt64, rank: Int)?
-      func offer(_ time: UInt64, _ rank: Int) {
-        if next == nil || (time, rank) < next! { next = (time, rank) }
-      }
-      if thread < threads.count { offer(threads[thread].beginning.time, 0) }
-      if call < calls.count { offer(calls[call].enter, 1) }
-      if fault < faults.count { offer(faults[fault].time, 2) }
-      if end < ends.count { offer(threads[ends[end]].end!, 3) }
-      guard let next else { return }
-      switch next.rank {
-      case 0:
-        try body(.begin(threads[thread].beginning))
-        thread += 1
-      case 1:
-        try body(.call(calls[call]))
-        call += 1
-      case 2:
-        try body(.fault(faults[fault]))
-        fault += 1
-      default:
-        try body(.end(thread: ends[end], time: threads[ends[end]].end!))
-        end += 1
-      }
-    }
+      .map { (thread: $0, time: threads[$0].end!) }
+      .sorted { ($0.time, $0.thread) < ($1.time, $1.thread) }
+    var events = EventMerge(
+      beginnings: threads.map(\.beginning), calls: calls, faults: faults, ends: ends)
+    while let event = events.next() { try body(event) }
   }
 
   /// Writes the recording to `path`, whole or not at all.
