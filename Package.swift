@@ -39,12 +39,14 @@ let package = Package(
         .product(name: "SystemPackage", package: "swift-system"),
         .product(name: "Histogram", package: "hdrhistogram-swift"),
       ],
+      resources: [.copy("Resources")],
       swiftSettings: ours),
     .executableTarget(
       name: "RangelandCommand",
       dependencies: [
         "CRangeland", "RangeLocks", "Rangeland", "RangelandReplay",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "SystemPackage", package: "swift-system"),
       ],
       swiftSettings: ours),
     .target(
@@ -65,6 +67,7 @@ let package = Package(
       dependencies: [
         "CRangeland", "RangeLocks", "Rangeland", "RangelandReplay", "RangelandTestSupport",
       ],
+      resources: [.copy("Fixtures")],
       swiftSettings: ours),
   ],
   swiftLanguageModes: [.v6]
