@@ -9,7 +9,9 @@ struct RangelandTool: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "rangeland",
     abstract: "An address space under a range lock, and recordings of real programs.",
-    subcommands: [ImportCommand.self, ShowCommand.self])
+    subcommands: [
+      ImportCommand.self, ShowCommand.self, Bench.self, LockMapCommand.self,
+    ])
 
   static func main() {
     Interruption.watch()

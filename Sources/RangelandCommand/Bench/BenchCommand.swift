@@ -51,12 +51,12 @@ struct BenchSpace: ParsableCommand {
   func run() throws {
     let bench = SpaceBench(threadCounts: threads)
     let cells = try bench.cells().filter { only.isEmpty || only.contains($0.name) }
-    let progress = Progress()
+    var progress = Progress()
     let results = try BenchRunner(rounds: rounds, milliseconds: milliseconds)
-      .run(cells) { progress.show($0) }
+      .run(cells) { progress.report($0) }
     progress.clear()
     let report = BenchReport(
       machine: .here(), cells: results, targets: bench.targets(results))
-    print(json ? try encoded(report) : report.text())
+    try Terminal.print(json ? encoded(report) : report.text() + "\n")
   }
 }

@@ -26,9 +26,9 @@ struct LockMapCommand: ParsableCommand {
   func run() throws {
     if let check { return try compare(check) }
     if json {
-      print(try encoded(LockMapReport()))
+      try Terminal.print(encoded(LockMapReport()))
     } else {
-      print(markdown ? LockMapReport.markdown() : LockMapReport.text(), terminator: "")
+      try Terminal.print(markdown ? LockMapReport.markdown() : LockMapReport.text())
     }
   }
 
@@ -37,7 +37,8 @@ struct LockMapCommand: ParsableCommand {
     let names = try FileManager.default.contentsOfDirectory(atPath: folder)
       .filter { $0.hasSuffix(".observed") }
     guard !names.isEmpty else {
-      throw RuntimeFailure(
+      throw OutputFailure(
+        reason:
         "\(folder) holds no *.observed file: run the tests in a debug build with "
           + "RANGELAND_LOCKMAP_DIR=\(folder)")
     }
@@ -49,10 +50,13 @@ struct LockMapCommand: ParsableCommand {
     let declared = Set(LockMap.declared.map(\.line))
     let undeclared = observed.subtracting(declared).sorted()
     let unexercised = declared.subtracting(observed).sorted()
-    for line in undeclared { print("observed, not declared: \(line)") }
-    for line in unexercised { print("declared, never observed: \(line)") }
-    print(
-      "lock map: \(declared.count) declared, \(observed.count) observed in \(names.count) test processes")
-    if !undeclared.isEmpty || !unexercised.isEmpty { throw ExitCode(2) }
+    var text = ""
+    for line in undeclared { text += "observed, not declared: \(line)\n" }
+    for line in unexercised { text += "declared, never observed: \(line)\n" }
+    text +=
+      "lock map: \(declared.count) declared, \(observed.count) observed in \(names.count) "
+      + "test processes\n"
+    try Terminal.print(text)
+    if !undeclared.isEmpty || !unexercised.isEmpty { throw Difference() }
   }
 }
