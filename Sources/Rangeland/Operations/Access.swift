@@ -47,7 +47,7 @@ extension AddressSpace {
         bits = UInt64(value)
       default:
         done = withUnsafeMutableBytes(of: &bits) {
-          accessor.tryCopyOut(address, into: $0.baseAddress!, count: size) == size
+          accessor.tryCopyOut(address, to: $0.baseAddress!, count: size) == size
         }
       }
       if done { return }
@@ -108,7 +108,7 @@ extension AddressSpace {
     var done = 0
     while true {
       done += accessor.tryCopyOut(
-        address &+ UInt64(done), into: target + done, count: buffer.count - done)
+        address &+ UInt64(done), to: target + done, count: buffer.count - done)
       if done == buffer.count { return }
       try fault(at: address &+ UInt64(done), .read)
     }

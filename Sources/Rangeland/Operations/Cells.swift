@@ -17,7 +17,7 @@ extension AddressSpace {
   private func lockCellsSlow(_ range: AddressRange, _ hold: inout WriteHold) {
     var next = range.start == 0 ? 0 : range.start - 1
     // `<=`: a VMA that begins where the range ends may be merged.
-    while let record = layout.findNext(next), record.pointee.start <= range.end {
+    while let record = layout.pointee.findNext(next), record.pointee.start <= range.end {
       if let cell = record.pointee.cell { hold.lockCell(cell) }
       next = record.pointee.end
     }
@@ -30,12 +30,12 @@ extension AddressSpace {
     covering range: AddressRange, _ operation: OperationKind
   ) -> ReadHold? {
     if policy != .perVMA { return nil }
-    guard let record = layout.find(range.start), record.pointee.end >= range.end,
+    guard let record = layout.pointee.find(range.start), record.pointee.end >= range.end,
       let cell = record.pointee.cell, let hold = lock.readCell(cell, range, operation)
     else { return nil }
     // The record may have been replaced before we had its word. Successors that share the word differ
     // in their identity only.
-    guard let current = layout.find(range.start), current.pointee.cell == cell,
+    guard let current = layout.pointee.find(range.start), current.pointee.cell == cell,
       current.pointee.end >= range.end
     else {
       hold.release()

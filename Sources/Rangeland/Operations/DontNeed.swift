@@ -57,7 +57,7 @@ extension AddressSpace {
     var next = range.start
     var isComplete = true
     while next < range.end {
-      guard let record = layout.findNext(next), record.pointee.start < range.end else {
+      guard let record = layout.pointee.findNext(next), record.pointee.start < range.end else {
         return false
       }
       if record.pointee.start > next { isComplete = false }

@@ -79,7 +79,7 @@ extension AddressSpace {
   ) -> Outcome {
     let page = AddressRange(pageOf: address)
     LockMap.observe(.layout, hold, page)
-    guard var record = layout.find(address) else { return .refused(.notMapped) }
+    guard var record = layout.pointee.find(address) else { return .refused(.notMapped) }
     LockMap.observe(.vmaFlags, hold, page)
     let flags = record.pointee.flags
     guard flags.allows(access) else { return .refused(.notPermitted) }
@@ -108,18 +108,31 @@ extension AddressSpace {
   private func publishIdentity(
     _ record: RecordRef, _ address: Address, _ context: Context
   ) -> RecordRef? {
-    // The latch of the identity's object comes before a leaf's, so the identity is made first; if
-    // another fault or a neighbour had one, ours goes.
-    let delta = record.pointee.start.pageNumber &- record.pointee.pageOffset
-    guard
-      let fresh = ObjectMapping.makeIdentity(
-        space: identity, deltaPages: delta, arena, context)
-    else { return nil }
-    LockMap.observe(.reverseMap, .objectMappings, .write)
-    let winner = layout.publishIdentity(at: address, fresh, context)
-    // The published record has a reference of its own.
-    fresh.release(context)
-    return winner
+    var change = LayoutChange()
+    // The latch of an identity's object comes before a leaf's, so a new one is made between two looks.
+    var candidate: MappingRef?
+    defer {
+      // A record that took it has a reference of its own.
+      candidate?.release(context)
+      change.dispose(context)
+    }
+    do throws(Errno) {
+      while true {
+        switch try layout.pointee.publishIdentity(at: address, candidate, context, &change) {
+        case .existing(let record), .reused(let record), .published(let record):
+          return record
+        case .needsCandidate:
+          candidate = ObjectMapping.makeIdentity(
+            space: identity,
+            deltaPages: record.pointee.start.pageNumber &- record.pointee.pageOffset, arena,
+            context)
+          LockMap.observe(.reverseMap, .objectMappings, .write)
+          if candidate == nil { return nil }
+        }
+      }
+    } catch {
+      return nil
+    }
   }
 
   // MARK: private memory
@@ -274,7 +287,6 @@ extension AddressSpace {
     }
     LockMap.observe(.pageTableEntry, .pageTable, .write)
     if !leaf.install(entry, at: page) {
-      let now = leaf.latchedEntry(page)
       leaf.grant(record.pointee.flags.readRights, at: page)
     }
     leaf.pointee.latch.unlock(.pageTable)

@@ -93,12 +93,17 @@ extension AddressSpace {
     LockMap.observe(.vmaFlags, hold, range)
     LockMap.observe(.vmaOffset, hold, range)
     var change = LayoutChange()
-    let error = layout.insert(range, attributes, replacing: replacing, &change, context)
+    var failure: Errno?
+    do throws(Errno) {
+      try layout.pointee.insert(range, attributes, replacing: replacing, context, &change)
+    } catch {
+      failure = error
+    }
     var drops = FrameDropList(arena, accessors, context)
-    if error == nil && replacing { clearPages(range, hold, &drops, context) }
+    if failure == nil && replacing { clearPages(range, hold, &drops, context) }
     end(&change, hold, context)
     drops.release()
-    if let error { throw error }
+    if let failure { throw failure }
     return range.start
   }
 }
@@ -107,6 +112,8 @@ extension VMAAttributes {
   /// Tells a new object's mapping where its pages stand, before a record uses it.
   @inline(__always)
   func stand(at start: Address) {
-    if let backing { backing.pointee.deltaPages = start.pageNumber &- (pageOffset ?? 0) }
+    // A mapping that others use already stands where it stands.
+    let delta = start.pageNumber &- (pageOffset ?? 0)
+    if let backing, backing.pointee.deltaPages != delta { backing.pointee.deltaPages = delta }
   }
 }

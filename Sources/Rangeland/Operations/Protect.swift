@@ -46,19 +46,37 @@ extension AddressSpace {
     LockMap.observe(.vmaFlags, hold, range)
     LockMap.observe(.vmaOffset, hold, range)
     var change = LayoutChange()
-    let error = layout.modify(range, protection, &change, context)
-    if let changed = change.changed {
-      // Also the pieces that kept their rights: `protect` takes only what the new rights lack.
-      LockMap.observe(.pageProtection, hold, changed)
-      LockMap.observe(.pageProtection, .pageTable, .write)
-      var drops = FrameDropList(arena, accessors, context)
-      tables.protect(
-        changed, allowing: VMAFlags(protection, .private).pageRights, into: &drops, context)
-      drops.shootdown()
-      drops.release()
+    var drops = FrameDropList(arena, accessors, context)
+    var failure: Errno?
+    var position = range.start
+    while position < range.end && failure == nil {
+      do throws(Errno) {
+        let step = try layout.pointee.modifyStep(
+          from: position, to: range.end, context, &change
+        ) { .set($0.pointee.flags.with(protection)) }
+        if step.isChange { restrict(step, hold, &drops, context) }
+        position = step.range.end
+      } catch {
+        failure = error
+      }
     }
+    drops.shootdown()
     end(&change, hold, context)
-    if let error { throw error }
+    drops.release()
+    if let failure { throw failure }
     if endsInHole { throw .noMemory }
+  }
+
+  /// Takes from the pages of a changed piece what its new rights lack; what they gained comes by faults.
+  @inline(__always)
+  private func restrict(
+    _ step: ModifyStep, _ hold: borrowing WriteHold, _ drops: inout FrameDropList,
+    _ context: Context
+  ) {
+    let rights = step.newFlags.pageRights
+    if rights.isSuperset(of: step.oldFlags.pageRights) { return }
+    LockMap.observe(.pageProtection, hold, step.range)
+    LockMap.observe(.pageProtection, .pageTable, .write)
+    tables.protect(step.range, allowing: rights, into: &drops, context)
   }
 }

@@ -10,7 +10,7 @@ extension AddressSpace {
     let context = reclaimer.context()
     context.pin()
     defer { context.unpin() }
-    return layout.find(address)?.info
+    return layout.pointee.find(address)?.info
   }
 
   /// The first mapping that ends above `address`: the one that covers it, or else the next (`find_vma`).
@@ -18,7 +18,7 @@ extension AddressSpace {
     let context = reclaimer.context()
     context.pin()
     defer { context.unpin() }
-    return layout.findNext(address)?.info
+    return layout.pointee.findNext(address)?.info
   }
 
   /// The first mapping that shares an address with `range` (`find_vma_intersection`).
@@ -35,7 +35,10 @@ extension AddressSpace {
     let context = reclaimer.context()
     var result: [MappingInfo] = []
     context.pin()
-    layout.forEachRecord(in: range, context) { result.append($0.info) }
+    layout.pointee.forEachRecord(in: range) { record, _ in
+      result.append(record.info)
+      return true
+    }
     context.unpin()
     return result
   }
@@ -46,7 +49,7 @@ extension AddressSpace {
     #if RANGELAND_CHECKS
       let context = reclaimer.context()
       context.pin()
-      layout.checkInvariants(context)
+      layout.pointee.checkInvariants()
       context.unpin()
     #endif
   }

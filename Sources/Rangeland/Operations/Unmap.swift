@@ -45,11 +45,16 @@ extension AddressSpace {
     park.pass(hold.core.operation)
     LockMap.observe(.layout, hold, range)
     var change = LayoutChange()
-    let error = layout.remove(range, &change, context)
+    var failure: Errno?
+    do throws(Errno) {
+      try layout.pointee.remove(range, context, &change)
+    } catch {
+      failure = error
+    }
     var drops = FrameDropList(arena, accessors, context)
-    if error == nil { clearPages(range, hold, &drops, context) }
+    if failure == nil { clearPages(range, hold, &drops, context) }
     end(&change, hold, context)
     drops.release()
-    if let error { throw error }
+    if let failure { throw failure }
   }
 }

@@ -67,7 +67,7 @@ public final class AddressSpace: @unchecked Sendable {
     policy: LockPolicy = .ranged, placement: Placement = .linux, memory: PhysicalMemory? = nil,
     statistics: Bool = false
   ) throws(Errno) {
-    let memory = try memory ?? PhysicalMemory()
+    let memory = if let memory { memory } else { try PhysicalMemory() }
     let context = memory.reclaimer.context()
     guard let tables = PageTables.make(context) else { throw .noMemory }
     guard let accessors = AccessorTable.make(tables, memory.arena) else {
@@ -79,7 +79,8 @@ public final class AddressSpace: @unchecked Sendable {
       tables.destroy(memory.arena, context)
       throw .noMemory
     }
-    guard let layout = LayoutTree.make(placement: placement, context) else {
+    guard let layout = LayoutTree.make(
+        reclaimer: memory.reclaimer, makesCells: policy == .perVMA) else {
       counters.destroy()
       accessors.destroy()
       tables.destroy(memory.arena, context)

@@ -67,6 +67,19 @@ extension UnsafeMutablePointer where Pointee == ObjectMapping {
     pointee.references.add(1, ordering: .relaxed)
   }
 
+  /// One user more, unless the last has gone: for a caller that found the mapping through a record that
+  /// may be dropped meanwhile. The caller is pinned.
+  func retainIfUsed() -> Bool {
+    var seen = pointee.references.load(ordering: .relaxed)
+    while seen != 0 {
+      let (done, current) = pointee.references.weakCompareExchange(
+        expected: seen, desired: seen + 1, ordering: .relaxed)
+      if done { return true }
+      seen = current
+    }
+    return false
+  }
+
   /// One record less; the last one takes the mapping out of the object's set. Takes the object's latch:
   /// so never under a layout leaf or page-table latch (rule 6).
   @inline(__always)
