@@ -72,6 +72,9 @@ struct NodePool: @unchecked Sendable {
   /// Takes a block whose contents are unspecified; nil when the system gives no more memory.
   @inline(__always)
   func take() -> UnsafeMutableRawPointer? {
+    #if RANGELAND_CHECKS
+      if Self.isToRefuse() { return nil }
+    #endif
     let cache = cache(rl_thread_index())
     guard let block = cache.pointee.head else { return takeSlow(cache) }
     cache.pointee.head = block.load(as: UnsafeMutableRawPointer?.self)
@@ -158,3 +161,30 @@ struct NodePool: @unchecked Sendable {
     return depot.pointee.carved
   }
 }
+
+#if RANGELAND_CHECKS
+  extension NodePool {
+    /// Makes the calling thread's next takes fail, as if the system had no memory: for tests.
+    ///
+    /// - Parameters:
+    ///   - after: takes that still succeed.
+    ///   - count: takes that fail then.
+    static func refuseTakes(after: Int, count: Int) {
+      rl_tls_set(refusalWord, UInt64(count) << 32 | UInt64(after))
+    }
+
+    /// The thread-local word: takes to let pass in the low half, takes to refuse in the high half.
+    private static let refusalWord: UInt32 = 7
+
+    private static func isToRefuse() -> Bool {
+      let word = rl_tls_get(refusalWord)
+      if word >> 32 == 0 { return false }
+      if word & 0xFFFF_FFFF != 0 {
+        rl_tls_set(refusalWord, word - 1)
+        return false
+      }
+      rl_tls_set(refusalWord, word - (1 << 32))
+      return true
+    }
+  }
+#endif
