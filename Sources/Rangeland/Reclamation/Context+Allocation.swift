@@ -63,7 +63,7 @@ extension UnsafeMutablePointer where Pointee == ThreadContext {
 
   @inline(never)
   private func refill(_ cache: UnsafeMutablePointer<SlabCache>, _ kind: SlabClass) -> Bool {
-    guard let (first, count) = pointee.reclaimer.pointee.pools[kind.rawValue].takeBatch(kind)
+    guard let (first, count) = (pointee.reclaimer.pointee.pools + kind.rawValue).takeBatch(kind)
     else { return false }
     var last = first
     while let next = SlabHeader.of(last).pointee.next { last = next }
@@ -82,7 +82,7 @@ extension UnsafeMutablePointer where Pointee == ThreadContext {
       cache.pointee.free = SlabHeader.of(last).pointee.next
       SlabHeader.of(last).pointee.next = nil
       cache.pointee.count -= kind.batch
-      pointee.reclaimer.pointee.pools[kind.rawValue].giveBatch(first)
+      (pointee.reclaimer.pointee.pools + kind.rawValue).giveBatch(first)
     }
   }
 

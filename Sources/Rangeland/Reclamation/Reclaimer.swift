@@ -57,7 +57,7 @@ struct Reclaimer: ~Copyable {
       ThreadContext.destroy(Context(bitPattern: bits)!)
     }
     for i in 0..<SlabClass.allCases.count {
-      reclaimer.pointee.pools[i].releaseChunks()
+      (reclaimer.pointee.pools + i).releaseChunks()
       (reclaimer.pointee.pools + i).deinitialize(count: 1)
     }
     reclaimer.pointee.pools.deallocate()

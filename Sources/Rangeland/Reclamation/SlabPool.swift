@@ -23,15 +23,19 @@ struct SlabPool: ~Copyable {
   var nodesCreated = 0
 
   static var chunkBytes: Int { 1 << 20 }
+}
 
+// Methods of the pointer: a mutating method would access the latch with everything else before it is
+// locked, and the thread sanitizer takes that for a race.
+extension UnsafeMutablePointer where Pointee == SlabPool {
   /// Takes a chain of up to `batch` nodes: the first node and the count, or `nil` without memory.
-  mutating func takeBatch(
+  func takeBatch(
     _ kind: SlabClass
   ) -> (first: UnsafeMutableRawPointer, count: Int)? {
-    latch.lock()
-    defer { latch.unlock() }
-    if let first = batches {
-      batches = SlabHeader.of(first).pointee.nextBatch
+    pointee.latch.lock()
+    defer { pointee.latch.unlock() }
+    if let first = pointee.batches {
+      pointee.batches = SlabHeader.of(first).pointee.nextBatch
       return (first, kind.batch)
     }
     var first: UnsafeMutableRawPointer?
@@ -44,43 +48,43 @@ struct SlabPool: ~Copyable {
       first = node
       count += 1
     }
-    nodesCreated += count
+    pointee.nodesCreated = pointee.nodesCreated + count
     guard let first else { return nil }
     return (first, count)
   }
 
   /// Gives back a chain of exactly `SlabClass.batch` nodes.
-  mutating func giveBatch(_ first: UnsafeMutableRawPointer) {
-    latch.lock()
-    SlabHeader.of(first).pointee.nextBatch = batches
-    batches = first
-    latch.unlock()
+  func giveBatch(_ first: UnsafeMutableRawPointer) {
+    pointee.latch.lock()
+    SlabHeader.of(first).pointee.nextBatch = pointee.batches
+    pointee.batches = first
+    pointee.latch.unlock()
   }
 
   /// The next `stride` bytes of the current chunk, or of a new one.
-  private mutating func cut(_ stride: Int) -> UnsafeMutableRawPointer? {
-    if let bump, let bumpEnd, bump + stride <= bumpEnd {
-      self.bump = bump + stride
+  private func cut(_ stride: Int) -> UnsafeMutableRawPointer? {
+    if let bump = pointee.bump, let bumpEnd = pointee.bumpEnd, bump + stride <= bumpEnd {
+      pointee.bump = bump + stride
       return bump
     }
-    guard let chunk = rl_reserve(Self.chunkBytes) else { return nil }
-    chunk.storeBytes(of: chunks, as: UnsafeMutableRawPointer?.self)
-    chunks = chunk
+    guard let chunk = rl_reserve(SlabPool.chunkBytes) else { return nil }
+    chunk.storeBytes(of: pointee.chunks, as: UnsafeMutableRawPointer?.self)
+    pointee.chunks = chunk
     // The first 128 bytes hold the chunk link.
-    bump = chunk + 128 + stride
-    bumpEnd = chunk + Self.chunkBytes
+    pointee.bump = chunk + 128 + stride
+    pointee.bumpEnd = chunk + SlabPool.chunkBytes
     return chunk + 128
   }
 
   /// Returns all chunks to the kernel. Every node of the pool becomes invalid.
-  mutating func releaseChunks() {
-    var chunk = chunks
+  func releaseChunks() {
+    var chunk = pointee.chunks
     while let current = chunk {
       chunk = current.load(as: UnsafeMutableRawPointer?.self)
-      _ = rl_release(current, Self.chunkBytes)
+      _ = rl_release(current, SlabPool.chunkBytes)
     }
-    chunks = nil
-    batches = nil
-    bump = nil
+    pointee.chunks = nil
+    pointee.batches = nil
+    pointee.bump = nil
   }
 }

@@ -11,10 +11,11 @@ import Synchronization
 typealias Context = UnsafeMutablePointer<ThreadContext>
 
 struct ThreadContext: ~Copyable {
+  /// First, because the thread sanitizer takes an inout access of a field for one of the first word too.
+  var pinDepth: UInt32 = 0
+  let index: UInt32
   /// 0 = not pinned, else epoch << 1 | 1. Partner: `Reclaimer.tryAdvance`.
   let slot = Atomic<UInt64>(0)
-  let index: UInt32
-  var pinDepth: UInt32 = 0
   let reclaimer: UnsafeMutablePointer<Reclaimer>
   /// One cache per `SlabClass`.
   let caches: UnsafeMutablePointer<SlabCache>

@@ -115,7 +115,7 @@ extension UnsafeMutablePointer where Pointee == AccessorState {
   @inline(__always)
   func beginSection() {
     assert(pointee.sequence & 1 == 0, "accessor sections do not nest")
-    pointee.sequence &+= 1
+    pointee.sequence = pointee.sequence &+ 1
     // Sequentially consistent: Dekker with `AccessorTable.shootdown` (see the head of the file).
     pointee.section.store(pointee.sequence, ordering: .sequentiallyConsistent)
     let now = invalidations.pointee.load(ordering: .sequentiallyConsistent)
@@ -125,7 +125,7 @@ extension UnsafeMutablePointer where Pointee == AccessorState {
   /// Step 4.
   @inline(__always)
   func endSection() {
-    pointee.sequence &+= 1
+    pointee.sequence = pointee.sequence &+ 1
     // Releases the accesses of the section to the load that waits for its end.
     pointee.section.store(pointee.sequence, ordering: .releasing)
   }

@@ -47,7 +47,9 @@ struct FrameDropList: ~Copyable {
     precondition(
       count == 0 && ownEnd == 0 && !hasOthers,
       "FrameDropList: dropped without shootdown and release")
-    if frames != nil { context.pointee.frames.dropBuffersInUse -= 1 }
+    if frames != nil {
+      context.pointee.frames.dropBuffersInUse = context.pointee.frames.dropBuffersInUse - 1
+    }
   }
 
   /// Entries that `add` certainly has room for.

@@ -20,7 +20,7 @@ extension UnsafeMutablePointer where Pointee == FrameArena {
     #if RANGELAND_CHECKS
       if context.failsByHook() { return nil }
     #endif
-    var frame = context.pointee.frames.take()
+    var frame = context.takeFrame()
     if frame == 0 {
       frame = allocateSlow(context)
       if frame == 0 { return nil }
@@ -61,7 +61,7 @@ extension UnsafeMutablePointer where Pointee == FrameArena {
     row.pointee.object = nil
     row.pointee.flags.store(0, ordering: .relaxed)
     if context.pointee.frames.height == FrameCache.capacity { shed(context) }
-    context.pointee.frames.put(frame)
+    context.putFrame(frame)
   }
 
   /// References to the frame now. Exact for whoever holds the only one.

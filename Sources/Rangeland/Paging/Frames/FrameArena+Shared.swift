@@ -10,14 +10,14 @@ extension UnsafeMutablePointer where Pointee == FrameArena {
   @inline(never)
   func allocateSlow(_ context: Context) -> FrameNumber {
     let own = Int(context.pointee.index)
-    if takeBatch(own, context) { return context.pointee.frames.take() }
+    if takeBatch(own, context) { return context.takeFrame() }
     let stripe = pointee.stripe(own)
     stripe.pointee.latch.lock()
     let hasCut = cutVirgin(context)
     stripe.pointee.latch.unlock()
-    if hasCut { return context.pointee.frames.take() }
+    if hasCut { return context.takeFrame() }
     for i in 1..<FrameArena.stripeCount where takeBatch(own + i, context) {
-      return context.pointee.frames.take()
+      return context.takeFrame()
     }
     return recall(context)
   }
@@ -43,7 +43,7 @@ extension UnsafeMutablePointer where Pointee == FrameArena {
     var frame = first
     while frame != 0 {
       let next = pointee.metadata[Int(frame)].link
-      context.pointee.frames.put(frame)
+      context.putFrame(frame)
       frame = next
     }
   }
@@ -58,7 +58,7 @@ extension UnsafeMutablePointer where Pointee == FrameArena {
         expected: next, desired: next + count, ordering: .relaxed)
       if done {
         // Highest first, so that the stack hands them out ascending.
-        for i in (0..<count).reversed() { context.pointee.frames.put(next + i) }
+        for i in (0..<count).reversed() { context.putFrame(next + i) }
         return true
       }
       next = seen
@@ -74,7 +74,7 @@ extension UnsafeMutablePointer where Pointee == FrameArena {
     defer { stripe.pointee.latch.unlock() }
     var first: FrameNumber = 0
     for _ in 0..<FrameArena.batch {
-      let frame = context.pointee.frames.take()
+      let frame = context.takeFrame()
       if frame == 0 { break }
       pointee.metadata[Int(frame)].link = first
       first = frame
@@ -99,17 +99,17 @@ extension UnsafeMutablePointer where Pointee == FrameArena {
         stripe.pointee.first.store(
           UInt32(truncatingIfNeeded: pointee.metadata[Int(first)].index), ordering: .relaxed)
         putChain(first, context)
-        return context.pointee.frames.take()
+        return context.takeFrame()
       }
     }
-    if cutVirgin(context) { return context.pointee.frames.take() }
+    if cutVirgin(context) { return context.takeFrame() }
     for i in 0..<Int(rl_thread_index_bound()) {
       // Acquires the initialised context.
       let bits = pointee.reclaimer.pointee.contexts[i].load(ordering: .acquiring)
       guard bits != 0, let other = Context(bitPattern: bits), other != context else { continue }
       let slots = other.pointee.frames.slots
       for s in 0..<FrameCache.capacity where slots[s].load(ordering: .relaxed) != 0 {
-        // Acquires what the releasing store in `FrameCache.put` publishes.
+        // Acquires what the releasing store in `putFrame` publishes.
         let frame = slots[s].exchange(0, ordering: .acquiring)
         if frame != 0 { return frame }
       }

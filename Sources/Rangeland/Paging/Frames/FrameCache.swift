@@ -41,27 +41,37 @@ struct FrameCache: ~Copyable {
     slots.deallocate()
     dropBuffers.deallocate()
   }
+}
 
-  /// Takes the frame that was put last; 0 = none left.
+// Not mutating methods of the cache: an inout access of the whole cache would cover the pointer that
+// thieves read, and the thread sanitizer takes it for a write.
+extension UnsafeMutablePointer where Pointee == ThreadContext {
+  /// Takes the frame that was put last into the thread's cache; 0 = none left.
   @inline(__always)
-  mutating func take() -> UInt32 {
+  func takeFrame() -> UInt32 {
+    var height = pointee.frames.height
     while height > 0 {
       height &-= 1
       // Acquires what the thread that freed the frame did to it (a slot may be refilled by its owner
       // only, but the frame may come from a batch of another thread).
-      let frame = slots[height].exchange(0, ordering: .acquiring)
-      if frame != 0 { return frame }
+      let frame = pointee.frames.slots[height].exchange(0, ordering: .acquiring)
+      if frame != 0 {
+        pointee.frames.height = height
+        return frame
+      }
     }
+    pointee.frames.height = 0
     return 0
   }
 
-  /// Puts a free frame.
+  /// Puts a free frame into the thread's cache.
   ///
-  /// - Precondition: `height < capacity`.
+  /// - Precondition: the cache's height is below its capacity.
   @inline(__always)
-  mutating func put(_ frame: UInt32) {
+  func putFrame(_ frame: UInt32) {
+    let height = pointee.frames.height
     // Releases the frame's contents and metadata to a thief's exchange in `FrameArena.recall`.
-    slots[height].store(frame, ordering: .releasing)
-    height &+= 1
+    pointee.frames.slots[height].store(frame, ordering: .releasing)
+    pointee.frames.height = height &+ 1
   }
 }

@@ -115,7 +115,7 @@ extension UnsafeMutablePointer where Pointee == MemoryObject {
       root.slot(0).pointee = UInt64(UInt(bitPattern: pointee.pagesRoot))
       root.pointee.count = 1
       pointee.pagesRoot = root
-      pointee.pagesHeight += 1
+      pointee.pagesHeight = pointee.pagesHeight + 1
     }
     var node = pointee.pagesRoot.unsafelyUnwrapped
     var height = pointee.pagesHeight
