@@ -11,7 +11,7 @@ struct SpaceBench {
 
   /// Every loop on every subject. One physical memory serves all, so that its pages are warm.
   func cells() throws -> [BenchCell] {
-    let memory = PhysicalMemory()
+    let memory = try PhysicalMemory()
     var cells: [BenchCell] = []
     for threads in threadCounts {
       cells.append(

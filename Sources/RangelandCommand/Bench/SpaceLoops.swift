@@ -5,6 +5,7 @@
 import CRangeland
 import Glibc
 import Rangeland
+import SystemPackage
 
 /// The sizes that all subjects share.
 enum SpaceLoop {

@@ -33,7 +33,7 @@ private func rounds(_ full: Int, _ policy: LockPolicy) -> Int {
           var i: UInt64 = 0
           while !stop.isRaised {
             i += 1
-            do { try space.store(i, at: base) } catch {
+            do throws(AccessFault) { try space.store(i, at: base) } catch {
               if error.reason != .notPermitted { fatalError("\(error)") }
             }
           }
