@@ -56,8 +56,9 @@ let package = Package(
       swiftSettings: ours),
     .testTarget(
       name: "RangelandReplayTests",
-      dependencies: ["CRangeland", "RangeLocks", "Rangeland", "RangelandReplay"],
-      resources: [.copy("Fixtures")],
+      dependencies: [
+        "CRangeland", "RangeLocks", "Rangeland", "RangelandReplay", "RangelandCommand",
+      ],
       swiftSettings: ours),
   ],
   swiftLanguageModes: [.v6]
