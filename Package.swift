@@ -65,9 +65,9 @@ let package = Package(
     .testTarget(
       name: "RangelandReplayTests",
       dependencies: [
-        "CRangeland", "RangeLocks", "Rangeland", "RangelandReplay", "RangelandTestSupport",
+        "CRangeland", "RangeLocks", "Rangeland", "RangelandReplay", "RangelandCommand",
+        "RangelandTestSupport",
       ],
-      resources: [.copy("Fixtures")],
       swiftSettings: ours),
   ],
   swiftLanguageModes: [.v6]

@@ -67,6 +67,11 @@ enum Interruption {
     // Without SA_RESTART a read that waits for input ends; a second interrupt has its usual effect.
     action.sa_flags = Int32(bitPattern: UInt32(SA_RESETHAND))
     sigaction(SIGINT, &action, nil)
+    // A parent may have left it blocked: threads of Dispatch do.
+    var interrupt = sigset_t()
+    sigemptyset(&interrupt)
+    sigaddset(&interrupt, SIGINT)
+    pthread_sigmask(SIG_UNBLOCK, &interrupt, nil)
   }
 
   static var isRequested: Bool { flag.load(ordering: .relaxed) }

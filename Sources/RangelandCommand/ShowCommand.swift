@@ -33,7 +33,8 @@ struct ShowCommand: ParsableCommand {
       "source": .string(info.source), "pageSize": .unsigned(info.pageSize),
       "initialLayout": .string(info.layoutOrigin.name),
       "seconds": .number(Double(summary.durationNanoseconds) / 1e9),
-      "threads": .count(summary.threads), "threadsAtOnce": .count(summary.threadsAtOnce),
+      "threads": .count(summary.threads),
+      "threadsAtOnce": summary.threadsAtOnce.map { .count($0) } ?? .null,
       "calls": .array(
         summary.calls.map {
           .object([
@@ -63,7 +64,10 @@ struct ShowCommand: ParsableCommand {
     var rows: [(String, String)] = [
       ("program", info.program),
       ("span", Self.seconds(summary.durationNanoseconds)),
-      ("threads", "\(summary.threads), at most \(summary.threadsAtOnce) at once"),
+      (
+        "threads",
+        "\(summary.threads)" + (summary.threadsAtOnce.map { ", at most \($0) at once" } ?? "")
+      ),
       ("calls", "\(summary.totalCalls), \(summary.changingCalls) of them changed mappings"),
       ("faults", "\(summary.userFaults) by the program, \(summary.kernelFaults) by the kernel"),
       ("", "\(summary.writeFaults) writes; \(summary.touchedPages) pages touched"),

@@ -90,20 +90,15 @@ struct ByteCursor {
   }
 
   mutating func text(_ what: String) throws(Malformed) -> String {
-    let length = try varint(atMost: remaining, "the length of \(what)")
-    let range = offset..<(offset + length)
-    offset += length
+    let length = try varint()
+    // Only now: the length itself took some of what remained.
+    guard length <= UInt64(remaining) else { throw .corrupted("\(what) is cut short") }
+    let range = offset..<(offset + Int(length))
+    offset = range.upperBound
     guard let text = String(validating: bytes[range], as: UTF8.self) else {
       throw .corrupted("\(what) is not UTF-8")
     }
     return text
-  }
-
-  /// A part of this buffer whose length comes first.
-  mutating func part(_ what: String) throws(Malformed) -> ByteCursor {
-    let length = try varint(atMost: remaining, "the length of \(what)")
-    defer { offset += length }
-    return ByteCursor(bytes, offset..<(offset + length))
   }
 }
 

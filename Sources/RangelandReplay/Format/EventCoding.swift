@@ -201,14 +201,18 @@ extension ByteCursor {
     }
     state.threadID = id
     let thread = state.faultAddress.count
-    let parent = try varint(atMost: thread, "a thread's parent")
+    let parent = try varint()
+    guard parent <= UInt64(thread) else {
+      throw .impossible("thread \(thread)'s parent \(parent - 1) has no beginning")
+    }
     let nameIndex = try varint(atMost: names.count, "a thread's name")
     if nameIndex == 0 { names.append(try text("a thread's name")) }
     let name = nameIndex == 0 ? names[names.count - 1] : names[nameIndex - 1]
     state.faultAddress.append(state.callAddress)
     return .begin(
       RecordedBeginning(
-        thread: thread, time: time, id: id, parent: parent == 0 ? nil : parent - 1, name: name))
+        thread: thread, time: time, id: id, parent: parent == 0 ? nil : Int(parent) - 1,
+        name: name))
   }
 
   private mutating func call(

@@ -2,6 +2,7 @@
 //
 // Bytes from a file, from standard input or from memory, in pieces.
 
+import Glibc
 import SystemPackage
 
 struct InputBytes: ~Copyable {
@@ -24,8 +25,13 @@ struct InputBytes: ~Copyable {
     }
     name = path
     do {
-      descriptor = try FileDescriptor.open(FilePath(path), .readOnly, options: .closeOnExec)
+      descriptor = try FileDescriptor.open(
+        FilePath(path), .readOnly, options: .closeOnExec, retryOnInterrupt: false)
       ownsDescriptor = true
+    } catch Errno.interrupted {
+      // Opening a pipe waits for its writer.
+      throw RecordingError(
+        .interrupted, file: path, at: .file, "interrupted", advice: "run it again")
     } catch {
       throw RecordingError(
         .cannotOpen, file: path, at: .file, "cannot be opened: \(error)",
@@ -69,7 +75,12 @@ struct InputBytes: ~Copyable {
     return bytes
   }
 
-  /// Reads what is there into `buffer`, at least a byte; 0 at the end, nil when a signal came.
+  /// Milliseconds for which `readSome` waits: how late an interrupt may be noticed that came just
+  /// before the wait.
+  private static let patience: Int32 = 200
+
+  /// Reads what is there into `buffer`, at least a byte; 0 at the end, nil when a signal came or
+  /// nothing for a while.
   mutating func readSome(
     into buffer: UnsafeMutableRawBufferPointer
   ) throws(RecordingError) -> Int? {
@@ -79,6 +90,8 @@ struct InputBytes: ~Copyable {
       offset += UInt64(count)
       return count
     }
+    var wait = pollfd(fd: descriptor.rawValue, events: Int16(POLLIN), revents: 0)
+    if poll(&wait, 1, Self.patience) <= 0 { return nil }
     do {
       let count = try descriptor.read(into: buffer, retryOnInterrupt: false)
       offset += UInt64(count)

@@ -109,8 +109,9 @@ struct LineCursor {
       case 0x61...0x66: digit = byte - 0x61 + 10
       case 0x41...0x46: digit = byte - 0x41 + 10
       default:
-        if offset == digits { offset = start }
-        return offset == start ? nil : value
+        if offset > digits { return value }
+        offset = start
+        return nil
       }
       if value >> 60 != 0 {
         offset = start
@@ -126,10 +127,19 @@ struct LineCursor {
     return value
   }
 
-  /// A number as perf prints it: hexadecimal with `0x`, or decimal.
+  /// A number as perf prints it: hexadecimal with `0x`, or decimal; a space, comma or the end
+  /// follows it.
   mutating func number() -> UInt64? {
-    if let value = hexadecimal() { return value }
-    return integer().map { UInt64(bitPattern: $0) }
+    let start = offset
+    let value = hexadecimal() ?? integer().map { UInt64(bitPattern: $0) }
+    if let value {
+      switch peek {
+      case nil, 0x20, 0x2c, 0x0d: return value
+      default: break
+      }
+    }
+    offset = start
+    return nil
   }
 
   /// A moment in seconds with a fraction of 1 to 9 digits, ended by a colon; as nanoseconds.

@@ -16,8 +16,8 @@ public struct RecordingSummary: Sendable {
   }
 
   public var threads: Int
-  /// The most threads that lived at one moment.
-  public var threadsAtOnce: Int
+  /// The most threads that lived at one moment; nil if the recording does not tell when they ended.
+  public var threadsAtOnce: Int?
   /// By kind, the most frequent first.
   public var calls: [Calls] = []
   public var userFaults = 0
@@ -48,7 +48,8 @@ public struct RecordingSummary: Sendable {
     replay(recording)
   }
 
-  private static func most(_ threads: [RecordedThread]) -> Int {
+  private static func most(_ threads: [RecordedThread]) -> Int? {
+    guard threads.count < 2 || threads.contains(where: { $0.end != nil }) else { return nil }
     // At equal times an end counts before a beginning.
     var changes = threads.map { ($0.beginning.time, 1) }
     changes += threads.compactMap { thread in thread.end.map { ($0, -1) } }
