@@ -39,16 +39,21 @@ let package = Package(
         .product(name: "SystemPackage", package: "swift-system"),
         .product(name: "Histogram", package: "hdrhistogram-swift"),
       ],
+      resources: [.copy("Resources")],
       swiftSettings: ours),
     .executableTarget(
       name: "RangelandCommand",
       dependencies: [
         "CRangeland", "RangeLocks", "Rangeland", "RangelandReplay",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "SystemPackage", package: "swift-system"),
       ],
       swiftSettings: ours),
     .target(
       name: "RangelandTestSupport", dependencies: ["CRangeland"], path: "Tests/Support",
+      swiftSettings: ours),
+    .executableTarget(
+      name: "FirstSpace", dependencies: ["Rangeland"], path: "Examples/FirstSpace",
       swiftSettings: ours),
     .testTarget(
       name: "RangeLocksTests", dependencies: ["CRangeland", "RangeLocks", "RangelandTestSupport"],
@@ -62,6 +67,7 @@ let package = Package(
       dependencies: [
         "CRangeland", "RangeLocks", "Rangeland", "RangelandReplay", "RangelandTestSupport",
       ],
+      resources: [.copy("Fixtures")],
       swiftSettings: ours),
   ],
   swiftLanguageModes: [.v6]

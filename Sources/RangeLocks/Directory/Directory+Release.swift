@@ -29,10 +29,12 @@ extension Directory {
       precondition(
         entry.pointer.pointee.stamp == Entry.linkedStamp,
         "RangeLock: released twice, or after the lock was destroyed")
-      entry.pointer.pointee.stamp = 0
     #endif
     unlink(entry.link0)
     if entry.pointer.pointee.homeCount == 2 { unlink(entry.link1) }
+    #if RANGELAND_CHECKS
+      entry.pointer.pointee.stamp = 0
+    #endif
   }
 
   @inline(__always)

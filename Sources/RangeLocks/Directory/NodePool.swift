@@ -22,9 +22,8 @@ struct NodeCache {
   var count: Int
 }
 
-/// What all threads share. Every property is protected by `latch`.
-struct NodeDepot: ~Copyable {
-  let latch: Latch
+/// What all threads share; protected by the pool's latch.
+struct NodeDepot {
   var head: UnsafeMutableRawPointer?
   var count: Int
   /// The part of the newest chunk that was never handed out.
@@ -38,7 +37,7 @@ struct NodeDepot: ~Copyable {
 struct NodePool: @unchecked Sendable {
   // Sendable: a cache is used by its own thread only, the depot under its latch.
 
-  /// `RL_MAX_THREADS` caches, then the depot.
+  /// `RL_MAX_THREADS` caches, then the latch of the depot, then the depot.
   let caches: UnsafeMutableRawPointer
 
   /// Most blocks a thread keeps to itself, and how many move at a time.
@@ -50,7 +49,7 @@ struct NodePool: @unchecked Sendable {
   static let shared = NodePool()
 
   private init() {
-    let bytes = (Int(RL_MAX_THREADS) + 1) * nodeStride
+    let bytes = (Int(RL_MAX_THREADS) + 2) * nodeStride
     guard let base = rl_reserve(bytes) else {
       fatalError("RangeLocks: no address space for \(bytes) bytes of per-thread lists")
     }
@@ -62,13 +61,20 @@ struct NodePool: @unchecked Sendable {
     (caches + Int(thread) &* nodeStride).assumingMemoryBound(to: NodeCache.self)
   }
 
+  private var latch: UnsafeMutablePointer<Latch> {
+    (caches + Int(RL_MAX_THREADS) * nodeStride).assumingMemoryBound(to: Latch.self)
+  }
+
   private var depot: UnsafeMutablePointer<NodeDepot> {
-    (caches + Int(RL_MAX_THREADS) * nodeStride).assumingMemoryBound(to: NodeDepot.self)
+    (caches + (Int(RL_MAX_THREADS) + 1) * nodeStride).assumingMemoryBound(to: NodeDepot.self)
   }
 
   /// Takes a block whose contents are unspecified; nil when the system gives no more memory.
   @inline(__always)
   func take() -> UnsafeMutableRawPointer? {
+    #if RANGELAND_CHECKS
+      if Self.isToRefuse() { return nil }
+    #endif
     let cache = cache(rl_thread_index())
     guard let block = cache.pointee.head else { return takeSlow(cache) }
     cache.pointee.head = block.load(as: UnsafeMutableRawPointer?.self)
@@ -90,8 +96,8 @@ struct NodePool: @unchecked Sendable {
   @inline(never)
   private func takeSlow(_ cache: UnsafeMutablePointer<NodeCache>) -> UnsafeMutableRawPointer? {
     let depot = depot
-    depot.pointee.latch.lock()
-    defer { depot.pointee.latch.unlock() }
+    latch.pointee.lock()
+    defer { latch.pointee.unlock() }
     for _ in 0..<Self.batch {
       guard let block = takeLocked(depot) else { break }
       block.storeBytes(of: cache.pointee.head, as: UnsafeMutableRawPointer?.self)
@@ -104,7 +110,7 @@ struct NodePool: @unchecked Sendable {
     return block
   }
 
-  /// A block from the depot's list, else a fresh one. Needs the depot's latch.
+  /// A block from the depot's list, else a fresh one. Needs the latch.
   private func takeLocked(_ depot: UnsafeMutablePointer<NodeDepot>) -> UnsafeMutableRawPointer? {
     if let block = depot.pointee.head {
       depot.pointee.head = block.load(as: UnsafeMutableRawPointer?.self)
@@ -127,7 +133,7 @@ struct NodePool: @unchecked Sendable {
   @inline(never)
   private func trimSlow(_ cache: UnsafeMutablePointer<NodeCache>) {
     let depot = depot
-    depot.pointee.latch.lock()
+    latch.pointee.lock()
     for _ in 0..<Self.batch {
       let block = cache.pointee.head!
       cache.pointee.head = block.load(as: UnsafeMutableRawPointer?.self)
@@ -136,13 +142,13 @@ struct NodePool: @unchecked Sendable {
     }
     cache.pointee.count -= Self.batch
     depot.pointee.count += Self.batch
-    depot.pointee.latch.unlock()
+    latch.pointee.unlock()
   }
 
   /// Blocks that are in neither list. Exact only while no other thread uses a lock: for tests.
   var blocksInUse: Int {
-    depot.pointee.latch.lock()
-    defer { depot.pointee.latch.unlock() }
+    latch.pointee.lock()
+    defer { latch.pointee.unlock() }
     var free = depot.pointee.count
     for thread in 0..<rl_thread_index_bound() { free += cache(thread).pointee.count }
     return depot.pointee.carved - free
@@ -150,8 +156,35 @@ struct NodePool: @unchecked Sendable {
 
   /// Blocks ever taken from the system: constant in steady state. For tests.
   var blocksCarved: Int {
-    depot.pointee.latch.lock()
-    defer { depot.pointee.latch.unlock() }
+    latch.pointee.lock()
+    defer { latch.pointee.unlock() }
     return depot.pointee.carved
   }
 }
+
+#if RANGELAND_CHECKS
+  extension NodePool {
+    /// Makes the calling thread's next takes fail, as if the system had no memory: for tests.
+    ///
+    /// - Parameters:
+    ///   - after: takes that still succeed.
+    ///   - count: takes that fail then.
+    static func refuseTakes(after: Int, count: Int) {
+      rl_tls_set(refusalWord, UInt64(count) << 32 | UInt64(after))
+    }
+
+    /// The thread-local word: takes to let pass in the low half, takes to refuse in the high half.
+    private static let refusalWord: UInt32 = 7
+
+    private static func isToRefuse() -> Bool {
+      let word = rl_tls_get(refusalWord)
+      if word >> 32 == 0 { return false }
+      if word & 0xFFFF_FFFF != 0 {
+        rl_tls_set(refusalWord, word - 1)
+        return false
+      }
+      rl_tls_set(refusalWord, word - (1 << 32))
+      return true
+    }
+  }
+#endif

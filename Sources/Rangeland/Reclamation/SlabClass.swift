@@ -17,10 +17,10 @@ enum SlabClass: Int, CaseIterable {
   /// Usable bytes of a node.
   var byteCount: Int {
     switch self {
-    case .record: 128
+    case .record: 96
     case .leafContent: 320
     case .leaf: 112
-    case .indexNode: 1024
+    case .indexNode: 832
     case .vmaCell: 48
     case .objectMapping: 112
     case .object: 112

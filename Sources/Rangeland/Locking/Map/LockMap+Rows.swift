@@ -1,8 +1,102 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The declared rows of the lock map.
+// The declared rows of the lock map. Ranges are those of policy `.ranged`.
 
 extension LockMap {
+  private static let pages = "the operation's pages"
+  private static let page = "the page"
+
   /// Every row, by item.
-  public static let rows: [Row] = []
+  public static let rows: [Row] = layoutRows + vmaRows + pagingRows + objectRows + counterRows
+
+  private static let layoutRows: [Row] = [
+    Row(
+      item: .layout, lock: .space, mode: .write, range: pages,
+      reason: "freezes the records inside, so that what is read before the change is what is changed",
+      operations: [.map, .unmap, .protect, .substitute, .exit]),
+    Row(
+      item: .layout, lock: .space, mode: .read, range: "the page or pages looked up",
+      reason: "the record that was found stays the true one for these pages until the hold ends",
+      operations: [.fault, .dontNeed]),
+    Row(
+      item: .layout, lock: .layoutLeaf, mode: .write, range: "the leaves of the records that change",
+      reason: "neighbours and outer parts are read again and spliced in one step",
+      operations: [.map, .unmap, .protect, .fault, .substitute, .exit]),
+    Row(
+      item: .layout, lock: .layoutShape, mode: .write, range: "index nodes above a leaf that is divided",
+      reason: "readers go down without locks while nodes are copied; nothing else is held inside",
+      operations: [.map, .unmap, .protect, .substitute]),
+    Row(
+      item: .gapSearch, lock: .layoutLeaf, mode: .write, range: "the leaves of the chosen gap",
+      reason: "choosing and reserving is one step, so two searches never choose overlapping gaps",
+      operations: [.map]),
+  ]
+
+  private static let vmaRows: [Row] = [
+    Row(
+      item: .vmaFlags, lock: .space, mode: .write, range: pages,
+      reason: "a fault must not install rights that are being taken away",
+      operations: [.map, .protect, .substitute]),
+    Row(
+      item: .vmaFlags, lock: .space, mode: .read, range: page,
+      reason: "the rights that a fault checks are those that it installs",
+      operations: [.fault]),
+    Row(
+      item: .vmaOffset, lock: .space, mode: .write, range: pages,
+      reason: "pieces of a split continue the offset; merging depends on it",
+      operations: [.map, .protect, .substitute]),
+    Row(
+      item: .anonymousIdentity, lock: .space, mode: .read, range: page,
+      reason: "a record with an identity is published once for each VMA; reading is enough, as in Linux",
+      operations: [.fault]),
+  ]
+
+  private static let pagingRows: [Row] = [
+    Row(
+      item: .pageProtection, lock: .space, mode: .write, range: pages,
+      reason: "no fault may grant an old right after the entries were restricted",
+      operations: [.protect]),
+    Row(
+      item: .pageProtection, lock: .pageTable, mode: .write, range: "a page table",
+      reason: "entries are changed while accessors mark them as cached",
+      operations: [.protect]),
+    Row(
+      item: .pageTableEntry, lock: .space, mode: .read, range: "the page or pages",
+      reason: "faults meet at the table's latch; a page thrown away is there or gone, both right",
+      operations: [.fault, .dontNeed]),
+    Row(
+      item: .pageTableEntry, lock: .space, mode: .write, range: pages,
+      reason: "no page may appear where no record is any more",
+      operations: [.map, .unmap, .substitute, .exit]),
+    Row(
+      item: .pageTableEntry, lock: .pageTable, mode: .write, range: "a page table",
+      reason: "one of several faults installs; the others find its page",
+      operations: [.fault, .dontNeed, .map, .unmap, .substitute, .exit]),
+    Row(
+      item: .pageTableShape, lock: .pageTable, mode: .write, range: "the parent's table, then the table",
+      reason: "a table is freed empty and marked stray; whoever installs looks at the mark",
+      operations: [.map, .unmap, .substitute, .exit]),
+  ]
+
+  private static let objectRows: [Row] = [
+    Row(
+      item: .reverseMap, lock: .objectMappings, mode: .write, range: "the object",
+      reason: "mappings join when an object is mapped or an identity is made",
+      operations: [.map, .fault, .substitute]),
+    Row(
+      item: .objectPages, lock: .pageTable, mode: .write, range: "the object",
+      reason: "one page for each index, whoever asks first",
+      operations: [.fault]),
+  ]
+
+  private static let counterRows: [Row] = [
+    Row(
+      item: .accounting, lock: .credit, mode: .write, range: "the thread's own slot",
+      reason: "nothing shared where ranges are disjoint; sums are exact when nobody runs",
+      operations: [.map, .unmap, .protect, .substitute, .exit]),
+    Row(
+      item: .residency, lock: .credit, mode: .write, range: "the thread's own slot",
+      reason: "as above",
+      operations: [.fault, .dontNeed, .map, .unmap, .substitute, .exit]),
+  ]
 }

@@ -15,8 +15,9 @@ struct ObjectMapping: ~Copyable {
   let object: UnsafeMutablePointer<MemoryObject>
   /// The space that maps it: its number in the reverse map. Immutable.
   let space: UInt64
-  /// Virtual page number minus object page index, wrapping. Immutable.
-  let deltaPages: UInt64
+  /// Virtual page number minus object page index, wrapping. Immutable once a record uses the mapping: a
+  /// placement decides it after the mapping was made.
+  var deltaPages: UInt64
   /// Published VMA records that use it. The one that drops it to zero unlinks it.
   let references: Atomic<UInt64>
   /// Links of the object's mapping set. Guarded by the object's latch.
@@ -64,6 +65,19 @@ extension UnsafeMutablePointer where Pointee == ObjectMapping {
   @inline(__always)
   func retain() {
     pointee.references.add(1, ordering: .relaxed)
+  }
+
+  /// One user more, unless the last has gone: for a caller that found the mapping through a record that
+  /// may be dropped meanwhile. The caller is pinned.
+  func retainIfUsed() -> Bool {
+    var seen = pointee.references.load(ordering: .relaxed)
+    while seen != 0 {
+      let (done, current) = pointee.references.weakCompareExchange(
+        expected: seen, desired: seen + 1, ordering: .relaxed)
+      if done { return true }
+      seen = current
+    }
+    return false
   }
 
   /// One record less; the last one takes the mapping out of the object's set. Takes the object's latch:

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a change of the layout did: the exact differences of the counters, and what it dropped.
+//
+// The caller applies the counters (M3), and after it has let go of its locks, disposes of the dropped
+// records: only then their mappings lose a reference (rule 6 of docs/design.md section 4).
+
+/// Pages by class (Linux `total_vm`, `data_vm`, `exec_vm`, `stack_vm`, `locked_vm`, charged pages).
+struct LayoutCounts: Equatable, Sendable {
+  /// VMAs (Linux `map_count`).
+  var areas = 0
+  var totalPages = 0
+  var dataPages = 0
+  var executablePages = 0
+  var stackPages = 0
+  /// Pages in VMAs with `.locked`.
+  var lockedPages = 0
+  /// Pages in VMAs with `.account`.
+  var accountedPages = 0
+
+  /// Counts a VMA in (`sign` 1) or out (-1). A reservation does not count. Linux `vm_stat_account`.
+  @inline(__always)
+  mutating func count(_ flags: VMAFlags, pages: UInt64, sign: Int) {
+    if flags.contains(.reservation) { return }
+    areas &+= sign
+    countPages(flags, pages: pages, sign: sign)
+  }
+
+  /// The same without counting the VMA itself.
+  @inline(__always)
+  mutating func countPages(_ flags: VMAFlags, pages: UInt64, sign: Int) {
+    let n = Int(truncatingIfNeeded: pages) &* sign
+    totalPages &+= n
+    if flags.countsAsExecutable {
+      executablePages &+= n
+    } else if flags.countsAsStack {
+      stackPages &+= n
+    } else if flags.countsAsData {
+      dataPages &+= n
+    }
+    if flags.contains(.locked) { lockedPages &+= n }
+    if flags.contains(.account) { accountedPages &+= n }
+  }
+
+  static func += (a: inout LayoutCounts, b: LayoutCounts) {
+    a.areas += b.areas
+    a.totalPages += b.totalPages
+    a.dataPages += b.dataPages
+    a.executablePages += b.executablePages
+    a.stackPages += b.stackPages
+    a.lockedPages += b.lockedPages
+    a.accountedPages += b.accountedPages
+  }
+}
+
+/// The effects of one or several changes by one thread.
+struct LayoutChange {
+  /// Differences of the counters, new minus old.
+  var counts = LayoutCounts()
+  /// Records taken out of the tree, linked by `nextDropped`.
+  private(set) var firstDropped: RecordRef?
+  /// Cells made write-locked for new records, linked by `nextLocked` (policy `.perVMA`): the hold
+  /// adopts them. Read the link before `WriteHold.adopt`, which writes it.
+  var newCells: VMACellRef?
+
+  @inline(__always)
+  init() {}
+
+  /// Whether nothing was dropped.
+  var isEmpty: Bool { firstDropped == nil && counts == LayoutCounts() }
+
+  @inline(__always)
+  mutating func drop(_ record: RecordRef, withCell: Bool) {
+    record.pointee.nextDropped = firstDropped
+    record.pointee.dropsCell = withCell
+    firstDropped = record
+    counts.count(record.pointee.flags, pages: record.pointee.pageCount, sign: -1)
+  }
+
+  /// Calls `body` for every dropped record.
+  @inline(__always)
+  func forEachDropped(_ body: (RecordRef) -> Void) {
+    var next = firstDropped
+    while let record = next {
+      next = record.pointee.nextDropped
+      body(record)
+    }
+  }
+
+  /// Lets go of the dropped records and of their references to mappings. Call it when no lock is held
+  /// (it takes object latches), under `.perVMA` after the hold has ended (it retires cells).
+  ///
+  /// - Precondition: the thread is pinned and has been since the change.
+  @inline(__always)
+  mutating func dispose(_ context: Context) {
+    if firstDropped != nil { disposeSlow(context) }
+  }
+
+  private mutating func disposeSlow(_ context: Context) {
+    forEachDropped { record in
+      if let backing = record.pointee.backing { backing.release(context) }
+      if let anonymous = record.pointee.anonymous { anonymous.release(context) }
+      if record.pointee.dropsCell, let cell = record.pointee.cell {
+        context.retire(cell, .vmaCell)
+      }
+      context.retire(record, .record)
+    }
+    firstDropped = nil
+  }
+}

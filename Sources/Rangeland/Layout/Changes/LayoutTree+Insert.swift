@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Mapping: a new VMA replaces what is in its range and merges with its neighbours. C2 and C19.
+//
+// The caller holds the space lock for writing over the range: VMAs inside are frozen; the neighbours and
+// the outer parts of VMAs that straddle an end are re-read under the latches.
+
+import SystemPackage
+
+extension LayoutTree {
+  /// Maps `range` with `attributes`, merging as Linux does (`__mmap_region`, `vma_merge_new_range`).
+  /// Reservations of others in the range go: their owners search again.
+  ///
+  /// - Parameter replacing: what is mapped in the range goes (`MAP_FIXED`); otherwise it is an error.
+  /// - Throws: `.fileExists` when something is mapped there, `.noMemory`; then nothing has changed.
+  /// - Precondition: pinned; `range` is page aligned and within the space.
+  @inline(__always)
+  borrowing func insert(
+    _ range: AddressRange, _ attributes: VMAAttributes, replacing: Bool, _ context: Context,
+    _ change: inout LayoutChange
+  ) throws(Errno) {
+    let result = splice(
+      Self.below(range.start), Self.above(range.end), context, &change,
+      { section, decision in
+        decision = planInsert(section, range.start, range.end, attributes, replacing: replacing)
+      })
+    guard let result else { throw .noMemory }
+    if !result { throw .fileExists }
+  }
+
+  /// The address below, so that the latches cover the neighbour that ends here.
+  @inline(__always)
+  static func below(_ start: Address) -> Address { start == 0 ? 0 : start &- 1 }
+
+  /// The address above, so that the latches cover the neighbour that starts here.
+  @inline(__always)
+  static func above(_ end: Address) -> Address { end >= Address.spaceEnd ? end : end &+ 1 }
+
+  /// The VMA on the low side of `address`, under the latches.
+  @inline(__always)
+  static func areaBelow(_ section: LeafSection, _ address: Address) -> RecordRef? {
+    guard address > 0, let record = section.entry(covering: address &- 1),
+      !record.pointee.isReservation
+    else { return nil }
+    return record
+  }
+
+  /// The VMA on the high side of `address`, under the latches.
+  @inline(__always)
+  static func areaAbove(_ section: LeafSection, _ address: Address) -> RecordRef? {
+    guard address < Address.spaceEnd, let record = section.entry(covering: address),
+      !record.pointee.isReservation
+    else { return nil }
+    return record
+  }
+
+  /// What a new VMA does to the layout, or `nil` when something is mapped there and may not be replaced.
+  @inline(__always)
+  borrowing func planInsert(
+    _ section: LeafSection, _ start: Address, _ end: Address, _ attributes: VMAAttributes,
+    replacing: Bool
+  ) -> Splice? {
+    var splice = Splice(start, end, dropsReservations: true)
+    var isTaken = false
+    section.forEachEntry(start, end) { record in
+      if !replacing && !record.pointee.isReservation {
+        isTaken = true
+        return false
+      }
+      // A reservation goes as a whole, though it may reach beyond the range.
+      splice.extend(record)
+      return true
+    }
+    if isTaken { return nil }
+    var draft = RecordDraft(attributes, start, end)
+    let left = Self.areaBelow(section, start)
+    let right = Self.areaAbove(section, end)
+    var mergesLeft = false
+    var mergesRight = false
+    if let left {
+      mergesLeft = left.mergesBelow(
+        start, draft.flags, draft.backing, draft.pageOffset, draft.anonymous)
+    }
+    if let right {
+      mergesRight = right.mergesAbove(
+        end, draft.flags, draft.backing, draft.pageOffset &+ (end &- start) >> 12,
+        draft.anonymous)
+      if mergesRight && mergesLeft {
+        mergesRight = Self.shareIdentity(left.unsafelyUnwrapped, right)
+      }
+    }
+    if let left {
+      if mergesLeft {
+        draft.start = left.pointee.start
+        draft.pageOffset = left.pointee.pageOffset
+        draft.backing = left.pointee.backing
+        draft.anonymous = left.pointee.anonymous ?? draft.anonymous
+        splice.left = left
+      } else if left.pointee.end > start {
+        splice.add(RecordDraft(left, left.pointee.start, start))
+      }
+    }
+    guard let right else {
+      splice.add(draft)
+      return splice
+    }
+    if mergesRight {
+      draft.end = right.pointee.end
+      if !mergesLeft { draft.backing = right.pointee.backing }
+      draft.anonymous = draft.anonymous ?? right.pointee.anonymous
+      splice.right = right
+      splice.add(draft)
+    } else {
+      splice.add(draft)
+      if right.pointee.start < end {
+        splice.add(RecordDraft(right, end, right.pointee.end))
+      }
+    }
+    return splice
+  }
+
+  /// Whether two VMAs that a third would join may become one: not two different identities.
+  @inline(__always)
+  static func shareIdentity(_ left: RecordRef, _ right: RecordRef) -> Bool {
+    guard let a = left.pointee.anonymous, let b = right.pointee.anonymous else { return true }
+    return isSameMapping(a, b)
+  }
+
+  /// Unmaps `range`; VMAs that straddle an end are split (Linux `do_vmi_munmap`, C3). Holes are fine, and
+  /// reservations stay.
+  ///
+  /// - Throws: `.noMemory`, and nothing has changed.
+  /// - Precondition: as for `insert`.
+  @inline(__always)
+  borrowing func remove(
+    _ range: AddressRange, _ context: Context, _ change: inout LayoutChange
+  ) throws(Errno) {
+    let result = splice(
+      range.start, range.end, context, &change,
+      { section, decision in
+        var splice = Splice(range.start, range.end, dropsReservations: false)
+        var isEmpty = true
+        section.forEachEntry(range.start, range.end) { record in
+          if record.pointee.isReservation { return true }
+          isEmpty = false
+          if record.pointee.start < range.start {
+            splice.add(RecordDraft(record, record.pointee.start, range.start))
+          }
+          if record.pointee.end > range.end {
+            splice.add(RecordDraft(record, range.end, record.pointee.end))
+          }
+          return true
+        }
+        if !isEmpty { decision = splice }
+      })
+    guard let result else { throw .noMemory }
+    if result { tidy(range.start, context) }
+  }
+
+  /// After entries have gone: joins the leaf of `address` with a neighbour if both are nearly empty.
+  @inline(__always)
+  private borrowing func tidy(_ address: Address, _ context: Context) {
+    let leaf = leaf(for: address)
+    if leaf.content.pointee.count > LeafContent.capacity / 4 { return }
+    let cellSize = (1 as UInt64) << Self.cellShift
+    if leaf.pointee.high &- leaf.pointee.low < cellSize { coalesce(address, context) }
+  }
+}

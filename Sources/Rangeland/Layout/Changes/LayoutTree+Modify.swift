@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Changing flags: VMA by VMA from left to right, with Linux's merges and splits. V2 and C16.
+//
+// Source: Linux 6.18 `do_mprotect_pkey`, `mprotect_fixup`, `vma_modify`, `vma_merge_existing_range`.
+
+import SystemPackage
+
+/// What to do with a VMA.
+enum FlagsDecision {
+  /// It gets these flags. Equal to what it has: it is left alone, and not merged.
+  case set(VMAFlags)
+  /// Stop here; what was before stays changed.
+  case refuse(Errno)
+}
+
+/// What a step did: to where, and from which flags to which.
+struct ModifyStep {
+  /// The addresses that the step has dealt with: where the next step starts is their end.
+  let range: AddressRange
+  let oldFlags: VMAFlags
+  let newFlags: VMAFlags
+
+  var isChange: Bool { oldFlags != newFlags }
+}
+
+extension LayoutTree {
+  /// Deals with the VMA at `position`, up to `end`: one round of Linux's `mprotect` walk. The caller goes
+  /// on at the end of the step until it has reached `end`.
+  ///
+  /// - Parameter decide: called with the VMA, possibly several times, under leaf latches: it must have no
+  ///   effects.
+  /// - Throws: `.noMemory` when nothing is mapped at `position` or there is no memory, or what `decide`
+  ///   refuses with. This step has changed nothing then; earlier ones stay.
+  /// - Precondition: pinned; the space lock is held for writing from `position` to `end`.
+  @inline(__always)
+  borrowing func modifyStep(
+    from position: Address, to end: Address, _ context: Context, _ change: inout LayoutChange,
+    _ decide: (RecordRef) -> FlagsDecision
+  ) throws(Errno) -> ModifyStep {
+    guard let seen = find(position) else { throw .noMemory }
+    let old = seen.pointee.flags
+    switch decide(seen) {
+    case .refuse(let errno): throw errno
+    case .set(let flags):
+      if flags == old {
+        return ModifyStep(
+          range: AddressRange(start: position, end: min(end, seen.pointee.end)),
+          oldFlags: old, newFlags: flags)
+      }
+    }
+    var refusal: Errno?
+    var new = old
+    var stepEnd = end
+    let result = splice(
+      Self.below(position), Self.above(min(end, seen.pointee.end)), context, &change,
+      { section, decision in
+        refusal = nil
+        guard let record = Self.areaAbove(section, position) else {
+          refusal = .noMemory
+          return
+        }
+        stepEnd = min(end, record.pointee.end)
+        switch decide(record) {
+        case .refuse(let errno):
+          refusal = errno
+        case .set(let flags):
+          new = flags
+          // The neighbour behind is needed to see whether it merges.
+          if stepEnd < Address.spaceEnd && stepEnd >= section.high {
+            var widened = Splice(position, stepEnd, dropsReservations: false)
+            widened.extend(position, stepEnd &+ 1)
+            decision = widened
+          } else if flags != old {
+            decision = planModify(section, record, position, stepEnd, flags)
+          }
+        }
+      })
+    if let refusal { throw refusal }
+    if result == nil { throw .noMemory }
+    return ModifyStep(
+      range: AddressRange(start: position, end: stepEnd), oldFlags: old, newFlags: new)
+  }
+
+  /// Changes all of `range`: see `modifyStep`.
+  borrowing func modify(
+    _ range: AddressRange, _ context: Context, _ change: inout LayoutChange,
+    _ decide: (RecordRef) -> FlagsDecision
+  ) throws(Errno) {
+    var position = range.start
+    while position < range.end {
+      let step = try modifyStep(
+        from: position, to: range.end, context, &change, decide)
+      position = step.range.end
+    }
+  }
+
+  /// Linux `vma_modify`: `[start, end)` of `record` gets `flags`.
+  @inline(__always)
+  private borrowing func planModify(
+    _ section: LeafSection, _ record: RecordRef, _ start: Address, _ end: Address,
+    _ flags: VMAFlags
+  ) -> Splice {
+    var splice = Splice(start, end, dropsReservations: false)
+    let isLeftSide = start == record.pointee.start
+    let isRightSide = end == record.pointee.end
+    let anonymous = record.pointee.anonymous
+    var draft = RecordDraft(record, start, end)
+    draft.flags = flags
+    var mergesLeft = false
+    if isLeftSide, let left = Self.areaBelow(section, start),
+      left.mergesBelow(start, flags, draft.backing, draft.pageOffset, anonymous)
+    {
+      mergesLeft = true
+      splice.left = left
+      draft.start = left.pointee.start
+      draft.pageOffset = left.pointee.pageOffset
+      draft.backing = left.pointee.backing
+      draft.anonymous = left.pointee.anonymous ?? anonymous
+    }
+    if isRightSide, let right = Self.areaAbove(section, end),
+      right.mergesAbove(
+        end, flags, record.pointee.backing, record.pointee.pageOffset(at: end), anonymous),
+      !mergesLeft || Self.shareIdentity(splice.left.unsafelyUnwrapped, right)
+    {
+      splice.right = right
+      draft.end = right.pointee.end
+      draft.anonymous = draft.anonymous ?? right.pointee.anonymous
+    }
+    if !isLeftSide { splice.add(RecordDraft(record, record.pointee.start, start)) }
+    splice.add(draft)
+    if !isRightSide { splice.add(RecordDraft(record, end, record.pointee.end)) }
+    return splice
+  }
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The attributes of a VMA that decide about access, accounting and merging (Linux `vm_flags`).
+//
+// The low eight bits have Linux's values, so that `flags >> 4` shifts the MAY bits onto the rights, as
+// `mprotect` does. Two VMAs merge only when all their flags are equal.
+
+/// Attributes of a VMA. V2 of the lock map: immutable in a record, changed by publishing a new one.
+struct VMAFlags: OptionSet, Sendable, Hashable {
+  let rawValue: UInt32
+
+  /// `VM_READ`, `VM_WRITE`, `VM_EXEC`: the rights, as `Protection` numbers them.
+  static let read = VMAFlags(rawValue: 1)
+  static let write = VMAFlags(rawValue: 2)
+  static let execute = VMAFlags(rawValue: 4)
+  /// `VM_SHARED`: writes are seen by all who map the object.
+  static let shared = VMAFlags(rawValue: 8)
+  /// `VM_MAYREAD`, `VM_MAYWRITE`, `VM_MAYEXEC`: the rights that a protection change may give. Fixed
+  /// when the mapping is made.
+  static let mayRead = VMAFlags(rawValue: 0x10)
+  static let mayWrite = VMAFlags(rawValue: 0x20)
+  static let mayExecute = VMAFlags(rawValue: 0x40)
+  /// `VM_MAYSHARE`: was mapped shared, even if it is treated as private now.
+  static let mayShare = VMAFlags(rawValue: 0x80)
+  /// `VM_GROWSDOWN`: a stack. Nothing is placed in the 256 pages below it.
+  static let growsDown = VMAFlags(rawValue: 0x100)
+  /// `VM_ACCOUNT`: its pages are charged to the commit limit.
+  static let account = VMAFlags(rawValue: 0x200)
+  /// `VM_NORESERVE`: its pages are not charged.
+  static let noReserve = VMAFlags(rawValue: 0x400)
+  /// `VM_LOCKED`: counts as locked memory.
+  static let locked = VMAFlags(rawValue: 0x800)
+  /// `VM_SPECIAL` (any of `VM_IO`, `VM_DONTEXPAND`, `VM_PFNMAP`, `VM_MIXEDMAP`): never merges.
+  static let special = VMAFlags(rawValue: 0x1000)
+  /// `VM_DONTCOPY`, `VM_DONTDUMP`, `VM_WIPEONFORK`, `VM_HUGEPAGE`, `VM_NOHUGEPAGE`, `VM_MERGEABLE`,
+  /// `VM_SEALED`, `VM_RAND_READ`, `VM_SEQ_READ`: kept for the operations that set them, compared when
+  /// VMAs merge.
+  static let dontFork = VMAFlags(rawValue: 0x2000)
+  static let dontDump = VMAFlags(rawValue: 0x4000)
+  static let wipeOnFork = VMAFlags(rawValue: 0x8000)
+  static let hugePage = VMAFlags(rawValue: 0x1_0000)
+  static let noHugePage = VMAFlags(rawValue: 0x2_0000)
+  static let mergeable = VMAFlags(rawValue: 0x4_0000)
+  static let sealed = VMAFlags(rawValue: 0x8_0000)
+  static let randomAccess = VMAFlags(rawValue: 0x10_0000)
+  static let sequentialAccess = VMAFlags(rawValue: 0x20_0000)
+  /// Not a VMA but a range that somebody has chosen and waits for (design section 4, rule 3).
+  static let reservation = VMAFlags(rawValue: 0x8000_0000)
+
+  /// The three rights (Linux `VM_ACCESS_FLAGS`).
+  static let access: VMAFlags = [.read, .write, .execute]
+  /// The MAY bits of the three rights.
+  static let mayAccess: VMAFlags = [.mayRead, .mayWrite, .mayExecute]
+
+  /// Whether every right has its MAY bit (Linux `do_mprotect_pkey`: otherwise EACCES).
+  @inline(__always)
+  var accessIsAllowed: Bool { rawValue & ~(rawValue >> 4) & VMAFlags.access.rawValue == 0 }
+
+  /// Linux `is_exec_mapping`.
+  @inline(__always)
+  var countsAsExecutable: Bool {
+    intersection([.execute, .write, .growsDown]) == .execute
+  }
+
+  /// Linux `is_stack_mapping`.
+  @inline(__always)
+  var countsAsStack: Bool { contains(.growsDown) }
+
+  /// Linux `is_data_mapping`.
+  @inline(__always)
+  var countsAsData: Bool { intersection([.write, .shared, .growsDown]) == .write }
+}

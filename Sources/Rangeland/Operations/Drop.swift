@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// How operations end: what they changed is counted, their hold ends, and only then is let go what they
+// dropped (rule 6).
+
+extension AddressSpace {
+  /// Ends a change of the layout: counts it, ends the hold, then lets go of the records it dropped.
+  ///
+  /// - Precondition: the thread is pinned and has been since the change.
+  @inline(__always)
+  func end(_ change: inout LayoutChange, _ hold: consuming WriteHold, _ context: Context) {
+    count(change.counts, context)
+    var cell = change.newCells
+    while let current = cell {
+      cell = current.pointee.nextLocked
+      hold.adopt(current)
+    }
+    hold.release()
+    change.dispose(context)
+  }
+
+  /// Adds the differences of a change to the sizes of the space.
+  @inline(__always)
+  func count(_ counts: LayoutCounts, _ context: Context) {
+    LockMap.observe(.accounting, .credit, .write)
+    move(.mapCount, counts.areas, context)
+    move(.totalVM, counts.totalPages, context)
+    move(.dataVM, counts.dataPages, context)
+    if counts.executablePages != 0 {
+      counters.add(.execVM, Int64(counts.executablePages), context)
+    }
+    if counts.stackPages != 0 { counters.add(.stackVM, Int64(counts.stackPages), context) }
+  }
+
+  /// Charges or gives back a counter that has a limit. There is none yet, so a charge is never refused.
+  @inline(__always)
+  private func move(_ counter: SpaceCounter, _ delta: Int, _ context: Context) {
+    if delta > 0 {
+      let isCharged = counters.charge(counter, Int64(delta), context)
+      assert(isCharged, "a counter without a limit refused a charge")
+    } else if delta < 0 {
+      counters.uncharge(counter, Int64(-delta), context)
+    }
+  }
+
+  /// Takes the pages of a range out of the page tables. When it returns nobody can use them; the
+  /// caller releases the drop list after its hold has ended.
+  @inline(__always)
+  func clearPages(
+    _ range: AddressRange, _ hold: borrowing WriteHold, _ drops: inout FrameDropList,
+    _ context: Context
+  ) {
+    LockMap.observe(.pageTableEntry, hold, range)
+    LockMap.observe(.pageTableEntry, .pageTable, .write)
+    LockMap.observe(.pageTableShape, .pageTable, .write)
+    tables.zap(range, into: &drops, freeingTables: true, context)
+    drops.shootdown()
+    account(drops, context)
+  }
+
+  /// Takes what a drop list took out of the page tables off the resident counters.
+  @inline(__always)
+  func account(_ drops: borrowing FrameDropList, _ context: Context) {
+    let anonymous = drops.anonymousPages
+    let file = drops.filePages
+    let shared = drops.sharedMemoryPages
+    if anonymous | file | shared == 0 { return }
+    counters.noteHighWater()
+    if anonymous != 0 { counters.add(.rssAnonymous, -Int64(anonymous), context) }
+    if file != 0 { counters.add(.rssFile, -Int64(file), context) }
+    if shared != 0 { counters.add(.rssSharedMemory, -Int64(shared), context) }
+    LockMap.observe(.residency, .credit, .write)
+  }
+}

@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A page fault: makes an access possible, or says why it is refused.
+//
+// Range: the page, for reading. Under `.perVMA` the word of the VMA is tried first.
+// Linux: mm/memory.c `handle_mm_fault`, `do_anonymous_page`, `do_wp_page`, `do_fault`;
+// arch/x86/mm/fault.c `do_user_addr_fault`, `access_error`.
+
+import RangeLocks
+import SystemPackage
+
+extension AddressSpace {
+  /// Does what the processor's fault would do: checks the access against the mapping and makes the page
+  /// present with the rights it needs. Nothing happens when it is already.
+  ///
+  /// Takes the space lock for reading over the page; under `.perVMA` the VMA's lock word instead, but
+  /// for the first anonymous fault of a VMA.
+  ///
+  /// - Throws: `AccessFault` with Linux's signal code and address.
+  public func fault(at address: Address, _ access: AccessKind) throws(AccessFault) {
+    let before = LockMap.enter(.fault)
+    defer { LockMap.leave(before) }
+    try checkCanonical(address, access)
+    let context = reclaimer.context()
+    if policy == .perVMA {
+      switch faultUnderCell(address, access, context) {
+      case .done: return
+      case .refused(let reason):
+        throw AccessFault(reason: reason, address: address, access: access)
+      case .needsSpaceLock: break
+      }
+    }
+    let hold = lock.read(AddressRange(pageOf: address), .fault)
+    park.pass(.fault)
+    context.pin()
+    let outcome = resolve(address, access, hold, mayPublishIdentity: true, context)
+    context.unpin()
+    hold.release()
+    if case .refused(let reason) = outcome {
+      throw AccessFault(reason: reason, address: address, access: access)
+    }
+  }
+
+  /// What became of a fault.
+  private enum Outcome {
+    case done
+    case refused(AccessFault.Reason)
+    /// The VMA's lock word is not enough.
+    case needsSpaceLock
+  }
+
+  /// Addresses that no VMA can cover (Linux `fault_in_kernel_space`, and the processor's own check).
+  @inline(__always)
+  private func checkCanonical(_ address: Address, _ access: AccessKind) throws(AccessFault) {
+    if address < Address.spaceEnd { return }
+    if address >= 1 << 47 && address < 0xffff_8000_0000_0000 {
+      throw AccessFault(reason: .notCanonical, address: 0, access: access)
+    }
+    throw AccessFault(reason: .notMapped, address: address, access: access)
+  }
+
+  /// The fault under the lock word of its VMA (Linux `lock_vma_under_rcu`).
+  private func faultUnderCell(
+    _ address: Address, _ access: AccessKind, _ context: Context
+  ) -> Outcome {
+    context.pin()
+    defer { context.unpin() }
+    guard let hold = readCell(covering: AddressRange(pageOf: address), .fault) else {
+      return .needsSpaceLock
+    }
+    park.pass(.fault)
+    return resolve(address, access, hold, mayPublishIdentity: false, context)
+  }
+
+  /// The fault itself. The thread is pinned.
+  private func resolve(
+    _ address: Address, _ access: AccessKind, _ hold: borrowing ReadHold,
+    mayPublishIdentity: Bool, _ context: Context
+  ) -> Outcome {
+    let page = AddressRange(pageOf: address)
+    LockMap.observe(.layout, hold, page)
+    guard var record = layout.pointee.find(address) else { return .refused(.notMapped) }
+    LockMap.observe(.vmaFlags, hold, page)
+    let flags = record.pointee.flags
+    guard flags.allows(access) else { return .refused(.notPermitted) }
+
+    let isPrivate = !flags.contains(.shared)
+    if isPrivate && access == .write && record.pointee.anonymous == nil {
+      if !mayPublishIdentity { return .needsSpaceLock }
+      LockMap.observe(.anonymousIdentity, hold, page)
+      guard let published = publishIdentity(record, address, context) else {
+        return .refused(.outOfMemory)
+      }
+      record = published
+    }
+
+    LockMap.observe(.pageTableEntry, hold, page)
+    if isPrivate {
+      return access == .write
+        ? resolvePrivateWrite(page.start, record, context)
+        : resolvePrivateRead(page.start, record, context)
+    }
+    return resolveShared(page.start, record, context)
+  }
+
+  /// Gives a VMA its anonymous identity, once (Linux `__anon_vma_prepare`): that of a neighbour it could
+  /// be merged with, or a new one. `nil` without memory.
+  private func publishIdentity(
+    _ record: RecordRef, _ address: Address, _ context: Context
+  ) -> RecordRef? {
+    var change = LayoutChange()
+    // The latch of an identity's object comes before a leaf's, so a new one is made between two looks.
+    var candidate: MappingRef?
+    defer {
+      // A record that took it has a reference of its own.
+      candidate?.release(context)
+      change.dispose(context)
+    }
+    do throws(Errno) {
+      while true {
+        switch try layout.pointee.publishIdentity(at: address, candidate, context, &change) {
+        case .existing(let record), .reused(let record), .published(let record):
+          return record
+        case .needsCandidate:
+          candidate = ObjectMapping.makeIdentity(
+            space: identity,
+            deltaPages: record.pointee.start.pageNumber &- record.pointee.pageOffset, arena,
+            context)
+          LockMap.observe(.reverseMap, .objectMappings, .write)
+          if candidate == nil { return nil }
+        }
+      }
+    } catch {
+      return nil
+    }
+  }
+
+  // MARK: private memory
+
+  /// First read of a private page: the page of zeros, or the file's page.
+  private func resolvePrivateRead(
+    _ page: Address, _ record: RecordRef, _ context: Context
+  ) -> Outcome {
+    guard let backing = record.pointee.backing else {
+      return install(.zeroPage(rights: record.pointee.flags.pageRights), page, record, context)
+    }
+    return mapObjectPage(backing, page, record, writable: false, context)
+  }
+
+  /// A write to a private page: a page of its own, filled with zeros or copied.
+  private func resolvePrivateWrite(
+    _ page: Address, _ record: RecordRef, _ context: Context
+  ) -> Outcome {
+    let existing = tables.lookup(page, context)
+    var source: PageTableEntry?
+    if existing.isPresent && !existing.isZeroPage { source = existing }
+    if source == nil, existing.isEmpty, let backing = record.pointee.backing {
+      // A file page that was never read: there is nothing to copy from until it is mapped.
+      switch mapObjectPage(backing, page, record, writable: false, context) {
+      case .done: source = tables.lookup(page, context)
+      case let other: return other
+      }
+    }
+    if let source, source.kind == .anonymous, arena.references(source.frame) == 1 {
+      return reuse(page, record, context)
+    }
+    guard let frame = arena.allocate(zeroed: source == nil, context) else {
+      return .refused(.outOfMemory)
+    }
+    let anonymous = record.pointee.anonymous!
+    arena.setOwner(of: frame, anonymous.pointee.object, index: anonymous.pageIndex(page))
+    let new = PageTableEntry(
+      frame: frame, rights: record.pointee.flags.pageRights, kind: .anonymous)
+    guard let leaf = tables.latchLeaf(page, creating: true, context) else {
+      arena.release(frame, context)
+      return .refused(.outOfMemory)
+    }
+    LockMap.observe(.pageTableEntry, .pageTable, .write)
+    let now = leaf.latchedEntry(page)
+    if now.isEmpty {
+      if source != nil {
+        // The page went while we looked (MADV_DONTNEED): begin again.
+        leaf.pointee.latch.unlock(.pageTable)
+        arena.release(frame, context)
+        return resolvePrivateWrite(page, record, context)
+      }
+      _ = leaf.install(new, at: page)
+      leaf.pointee.latch.unlock(.pageTable)
+      counters.add(.rssAnonymous, 1, context)
+      LockMap.observe(.residency, .credit, .write)
+      return .done
+    }
+    if now.isWritable || (now.kind == .anonymous && source == nil) {
+      // Another thread was first (F-2): its page stays.
+      leaf.pointee.latch.unlock(.pageTable)
+      arena.release(frame, context)
+      return now.isWritable ? .done : reuse(page, record, context)
+    }
+    if let source {
+      guard now.frame == source.frame else {
+        leaf.pointee.latch.unlock(.pageTable)
+        arena.release(frame, context)
+        return resolvePrivateWrite(page, record, context)
+      }
+      arena.pointee.bytes(of: frame).copyMemory(
+        from: arena.pointee.bytes(of: source.frame), byteCount: Int(Address.pageSize))
+    }
+    var drops = FrameDropList(arena, accessors, context)
+    tables.replace(new, at: page, in: leaf, &drops)
+    leaf.pointee.latch.unlock(.pageTable)
+    account(drops, context)
+    counters.add(.rssAnonymous, 1, context)
+    drops.release()
+    return .done
+  }
+
+  /// The page is the VMA's own already: it gets the rights back that `protect` took (Linux `wp_page_reuse`).
+  private func reuse(_ page: Address, _ record: RecordRef, _ context: Context) -> Outcome {
+    guard let leaf = tables.latchLeaf(page, creating: false, context) else {
+      return resolvePrivateWrite(page, record, context)
+    }
+    LockMap.observe(.pageTableEntry, .pageTable, .write)
+    let now = leaf.latchedEntry(page)
+    let isOwn =
+      now.isPresent && now.kind == .anonymous
+      && arena.references(now.frame) == 1
+    if isOwn { leaf.grant(record.pointee.flags.pageRights, at: page) }
+    leaf.pointee.latch.unlock(.pageTable)
+    return isOwn ? .done : resolvePrivateWrite(page, record, context)
+  }
+
+  // MARK: objects
+
+  /// An access to a shared page: the object's page with the VMA's rights.
+  private func resolveShared(
+    _ page: Address, _ record: RecordRef, _ context: Context
+  ) -> Outcome {
+    guard let backing = record.pointee.backing else { return .refused(.notMapped) }
+    return mapObjectPage(
+      backing, page, record, writable: record.pointee.flags.contains(.write), context)
+  }
+
+  /// Maps the object's page at `page`, made if need be.
+  private func mapObjectPage(
+    _ backing: MappingRef, _ page: Address, _ record: RecordRef, writable: Bool, _ context: Context
+  ) -> Outcome {
+    let object = backing.pointee.object
+    if object.pointee.kind == .special {
+      return install(.zeroPage(rights: record.pointee.flags.pageRights), page, record, context)
+    }
+    LockMap.observe(.objectPages, .pageTable, .write)
+    guard let frame = object.pageCreating(backing.pageIndex(page), context) else {
+      return .refused(.outOfMemory)
+    }
+    var rights = record.pointee.flags.pageRights
+    if !writable { rights.remove(.write) }
+    let kind: PageKind = object.pointee.kind == .file ? .file : .sharedMemory
+    guard let leaf = tables.latchLeaf(page, creating: true, context) else {
+      arena.release(frame, context)
+      return .refused(.outOfMemory)
+    }
+    LockMap.observe(.pageTableEntry, .pageTable, .write)
+    let isInstalled = leaf.install(
+      PageTableEntry(frame: frame, rights: rights, kind: kind), at: page)
+    if !isInstalled {
+      let now = leaf.latchedEntry(page)
+      // Its own copy keeps the rights that copies have.
+      if now.frame == frame { leaf.grant(rights, at: page) }
+      if now.kind == .anonymous { leaf.grant(record.pointee.flags.readRights, at: page) }
+    }
+    leaf.pointee.latch.unlock(.pageTable)
+    if isInstalled {
+      counters.add(kind == .file ? .rssFile : .rssSharedMemory, 1, context)
+      LockMap.observe(.residency, .credit, .write)
+    } else {
+      arena.release(frame, context)
+    }
+    return .done
+  }
+
+  /// Installs an entry that is not counted, or gives a present page the VMA's rights to read.
+  private func install(
+    _ entry: PageTableEntry, _ page: Address, _ record: RecordRef, _ context: Context
+  ) -> Outcome {
+    guard let leaf = tables.latchLeaf(page, creating: true, context) else {
+      return .refused(.outOfMemory)
+    }
+    LockMap.observe(.pageTableEntry, .pageTable, .write)
+    if !leaf.install(entry, at: page) {
+      leaf.grant(record.pointee.flags.readRights, at: page)
+    }
+    leaf.pointee.latch.unlock(.pageTable)
+    return .done
+  }
+}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Making mappings of anonymous memory.
+//
+// Range: the result, for writing. With an address it is known before the lock; without one, the gap is
+// chosen under a leaf latch, where the range is only tried: if somebody holds it, it is reserved, and the
+// operation waits for it without a latch (design, section 4, rule 3).
+// Linux: mm/mmap.c `do_mmap`, mm/vma.c `mmap_region`, `vm_unmapped_area`.
+
+import SystemPackage
+
+extension AddressSpace {
+  /// Maps anonymous memory, filled with zeros, that takes frames when it is touched.
+  ///
+  /// Takes the space lock for writing over the result.
+  ///
+  /// - Parameters:
+  ///   - length: in bytes, rounded up to pages.
+  ///   - address: where it goes; the space chooses by default.
+  ///   - protection: the rights of its pages.
+  ///   - sharing: `.shared` makes a new object, which pieces of this mapping share.
+  /// - Returns: the first address.
+  /// - Throws: in Linux's order `EINVAL` for no length; `ENOMEM` for one that no gap holds, or a fixed
+  ///   address beyond the space; `EINVAL` for a fixed address that is not page aligned; `EEXIST` for
+  ///   `.fixedNoReplace` over a mapping; `ENOMEM` when there is no memory for records. On an error
+  ///   nothing has changed.
+  public func map(
+    length: UInt64, at address: MapAddress = .anywhere, protection: Protection,
+    sharing: Sharing = .private
+  ) throws(Errno) -> Address {
+    let before = LockMap.enter(.map)
+    defer { LockMap.leave(before) }
+    guard length != 0 else { throw .invalidArgument }
+    guard let rounded = length.roundedUpToPage, rounded != 0, rounded <= Address.spaceEnd else {
+      throw .noMemory
+    }
+    let context = reclaimer.context()
+    var attributes = VMAAttributes(flags: VMAFlags(protection, sharing))
+    if sharing == .shared {
+      attributes.backing = try makeMapping(.sharedAnonymous, identity: 0, context)
+      attributes.pageOffset = 0
+    }
+    // The records that use it have references of their own.
+    defer { attributes.backing?.release(context) }
+    switch address {
+    case .fixed(let start):
+      return try mapFixed(
+        Self.fixedRange(start, rounded), attributes, replacing: true, .map, context)
+    case .fixedNoReplace(let start):
+      return try mapFixed(
+        Self.fixedRange(start, rounded), attributes, replacing: false, .map, context)
+    case .hint(let hint):
+      return try mapPlaced(rounded, hint: hint, attributes, context)
+    case .anywhere:
+      return try mapPlaced(rounded, hint: nil, attributes, context)
+    }
+  }
+
+  /// The checks of a fixed address, in Linux's order (`__get_unmapped_area`).
+  static func fixedRange(_ start: Address, _ length: UInt64) throws(Errno) -> AddressRange {
+    guard start <= Address.spaceEnd - length else { throw .noMemory }
+    guard start.isPageAligned else { throw .invalidArgument }
+    return AddressRange(start: start, end: start + length)
+  }
+
+  /// A new object and its mapping in this space, with one reference. Where it stands is set when the
+  /// mapping gets its address; nobody can find the object before.
+  func makeMapping(
+    _ kind: ObjectKind, identity number: UInt64, _ context: Context
+  ) throws(Errno) -> MappingRef {
+    guard let object = MemoryObject.make(kind, identity: number, arena, context) else {
+      throw .noMemory
+    }
+    LockMap.observe(.reverseMap, .objectMappings, .write)
+    let mapping = ObjectMapping.make(object, space: identity, deltaPages: 0, context)
+    object.release(context)
+    guard let mapping else { throw .noMemory }
+    return mapping
+  }
+
+  /// Maps at a known range.
+  func mapFixed(
+    _ range: AddressRange, _ attributes: VMAAttributes, replacing: Bool,
+    _ operation: OperationKind, _ context: Context
+  ) throws(Errno) -> Address {
+    attributes.stand(at: range.start)
+    var hold = lock.write(range, operation)
+    context.pin()
+    defer { context.unpin() }
+    lockCells(range, &hold)
+    park.pass(operation)
+    LockMap.observe(.layout, hold, range)
+    LockMap.observe(.vmaFlags, hold, range)
+    LockMap.observe(.vmaOffset, hold, range)
+    var change = LayoutChange()
+    var failure: Errno?
+    do throws(Errno) {
+      try layout.pointee.insert(range, attributes, replacing: replacing, context, &change)
+    } catch {
+      failure = error
+    }
+    var drops = FrameDropList(arena, accessors, context)
+    if failure == nil && replacing { clearPages(range, hold, &drops, context) }
+    end(&change, hold, context)
+    drops.release()
+    if let failure { throw failure }
+    return range.start
+  }
+}
+
+extension VMAAttributes {
+  /// Tells a new object's mapping where its pages stand, before a record uses it.
+  @inline(__always)
+  func stand(at start: Address) {
+    // A mapping that others use already stands where it stands.
+    let delta = start.pageNumber &- (pageOffset ?? 0)
+    if let backing, backing.pointee.deltaPages != delta { backing.pointee.deltaPages = delta }
+  }
+}

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Mapping where the space chooses.
+
+import CRangeland
+import SystemPackage
+
+extension AddressSpace {
+  /// Maps in a gap that the placement chooses.
+  func mapPlaced(
+    _ length: UInt64, hint: Address?, _ attributes: VMAAttributes, _ context: Context
+  ) throws(Errno) -> Address {
+    var request = PlacementRequest(length: length, placement: placement)
+    if let hint, let rounded = hint.roundedUpToPage, rounded != 0 { request.hint = rounded }
+    if request.hint == nil && length % PlacementRequest.hugePageSize == 0 {
+      request.alignment = PlacementRequest.hugePageSize
+    }
+    return policy == .ranged
+      ? try mapRanged(request, attributes, context)
+      : try mapUnderWholeLock(request, attributes, context)
+  }
+
+  /// Under `.ranged`: the gap is chosen first; its lock is tried where it is chosen, else waited for.
+  private func mapRanged(
+    _ request: PlacementRequest, _ attributes: VMAAttributes, _ context: Context
+  ) throws(Errno) -> Address {
+    while true {
+      context.pin()
+      var change = LayoutChange()
+      var hold: WriteHold?
+      let outcome: PlacementOutcome
+      do throws(Errno) {
+        outcome = try layout.pointee.place(request, attributes, context, &change) { range in
+          hold = lock.tryWrite(range, .map)
+          if hold == nil { return false }
+          attributes.stand(at: range.start)
+          return true
+        }
+      } catch {
+        context.unpin()
+        throw error
+      }
+      LockMap.observe(.gapSearch, .layoutLeaf, .write)
+      switch outcome {
+      case .placed(let range):
+        finishMap(range, &change, hold.take()!, context)
+        context.unpin()
+        return range.start
+      case .reserved(let reservation):
+        // Nothing is held while we wait, the epoch included.
+        count(change.counts, context)
+        change.dispose(context)
+        context.unpin()
+        let late = lock.write(reservation.range, .map)
+        if try fill(reservation, attributes, late, context) { return reservation.range.start }
+      }
+    }
+  }
+
+  /// Under the policies that ignore ranges: the lock first, then the choice; the words of the VMAs that
+  /// may merge are locked (`.perVMA`) between reserving and mapping, because that may wait for readers.
+  private func mapUnderWholeLock(
+    _ request: PlacementRequest, _ attributes: VMAAttributes, _ context: Context
+  ) throws(Errno) -> Address {
+    var hold = lock.writeUnplaced(.map)
+    context.pin()
+    defer { context.unpin() }
+    var change = LayoutChange()
+    let isDirect = policy != .perVMA
+    let outcome = try layout.pointee.place(request, attributes, context, &change) { range in
+      attributes.stand(at: range.start)
+      return isDirect
+    }
+    LockMap.observe(.gapSearch, .layoutLeaf, .write)
+    switch outcome {
+    case .placed(let range):
+      hold.rangeKnown(range)
+      finishMap(range, &change, hold, context)
+      return range.start
+    case .reserved(let reservation):
+      hold.rangeKnown(reservation.range)
+      lockCells(reservation.range, &hold)
+      // Nobody else places or replaces while we hold the semaphore.
+      let isFilled = try fill(reservation, attributes, hold, context)
+      precondition(isFilled, "a reservation went while the whole space was locked")
+      return reservation.range.start
+    }
+  }
+
+  /// Maps a reserved range whose lock is held now. `false`: a fixed mapping took it; search again.
+  private func fill(
+    _ reservation: Reservation, _ attributes: VMAAttributes, _ hold: consuming WriteHold,
+    _ context: Context
+  ) throws(Errno) -> Bool {
+    context.pin()
+    defer { context.unpin() }
+    attributes.stand(at: reservation.range.start)
+    var change = LayoutChange()
+    do throws(Errno) {
+      if try layout.pointee.fill(reservation, attributes, context, &change) {
+        finishMap(reservation.range, &change, hold, context)
+        return true
+      }
+      return false
+    } catch {
+      cancel(reservation, context)
+      throw error
+    }
+  }
+
+  /// Gives a reservation up. That cuts nothing, but needs a leaf's content block: it is tried again until
+  /// some other operation has given one back, because a reservation that stays would be a gap lost.
+  private func cancel(_ reservation: Reservation, _ context: Context) {
+    while true {
+      var change = LayoutChange()
+      do throws(Errno) {
+        try layout.pointee.cancel(reservation, context, &change)
+        change.dispose(context)
+        return
+      } catch {
+        rl_yield()
+      }
+    }
+  }
+
+  @inline(__always)
+  private func finishMap(
+    _ range: AddressRange, _ change: inout LayoutChange, _ hold: consuming WriteHold,
+    _ context: Context
+  ) {
+    park.pass(.map)
+    LockMap.observe(.layout, hold, range)
+    LockMap.observe(.vmaFlags, hold, range)
+    LockMap.observe(.vmaOffset, hold, range)
+    end(&change, hold, context)
+  }
+}

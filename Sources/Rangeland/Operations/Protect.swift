@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Changing the rights of mappings.
+//
+// Range: [start, end), for writing.
+// Linux: mm/mprotect.c `do_mprotect_pkey`, `mprotect_fixup`.
+
+import SystemPackage
+
+extension AddressSpace {
+  /// Gives the mappings in a range other rights; VMAs are split at its ends and merged where they are equal.
+  ///
+  /// When it returns, no thread can use a right that was taken away. Rights that were given reach the
+  /// pages at their next fault. Takes the space lock for writing over the range.
+  ///
+  /// - Parameters:
+  ///   - start: a page-aligned address.
+  ///   - length: in bytes, rounded up to pages; 0 does nothing.
+  /// - Throws: `EINVAL` for an unaligned start; `ENOMEM` for a range beyond the space, a hole (what is before
+  ///   it is changed, as in Linux), or when there is no memory for the records of a split.
+  public func protect(
+    at start: Address, length: UInt64, _ protection: Protection
+  ) throws(Errno) {
+    let before = LockMap.enter(.protect)
+    defer { LockMap.leave(before) }
+    guard start.isPageAligned else { throw .invalidArgument }
+    if length == 0 { return }
+    guard let rounded = length.roundedUpToPage else { throw .noMemory }
+    let (end, overflow) = start.addingReportingOverflow(rounded)
+    guard !overflow, end > start, start < Address.spaceEnd else { throw .noMemory }
+    // What lies beyond the end of the space is a hole, found after the pages before it.
+    let range = AddressRange(start: start, end: min(end, Address.spaceEnd))
+    try changeRights(range, protection, endsInHole: end > Address.spaceEnd)
+  }
+
+  private func changeRights(
+    _ range: AddressRange, _ protection: Protection, endsInHole: Bool
+  ) throws(Errno) {
+    var hold = lock.write(range, .protect)
+    let context = reclaimer.context()
+    context.pin()
+    defer { context.unpin() }
+    lockCells(range, &hold)
+    park.pass(.protect)
+    LockMap.observe(.layout, hold, range)
+    LockMap.observe(.vmaFlags, hold, range)
+    LockMap.observe(.vmaOffset, hold, range)
+    var change = LayoutChange()
+    var drops = FrameDropList(arena, accessors, context)
+    var failure: Errno?
+    var position = range.start
+    while position < range.end && failure == nil {
+      do throws(Errno) {
+        let step = try layout.pointee.modifyStep(
+          from: position, to: range.end, context, &change
+        ) { .set($0.pointee.flags.with(protection)) }
+        if step.isChange { restrict(step, hold, &drops, context) }
+        position = step.range.end
+      } catch {
+        failure = error
+      }
+    }
+    drops.shootdown()
+    end(&change, hold, context)
+    drops.release()
+    if let failure { throw failure }
+    if endsInHole { throw .noMemory }
+  }
+
+  /// Takes from the pages of a changed piece what its new rights lack; what they gained comes by faults.
+  @inline(__always)
+  private func restrict(
+    _ step: ModifyStep, _ hold: borrowing WriteHold, _ drops: inout FrameDropList,
+    _ context: Context
+  ) {
+    let rights = step.newFlags.pageRights
+    if rights.isSuperset(of: step.oldFlags.pageRights) { return }
+    LockMap.observe(.pageProtection, hold, step.range)
+    LockMap.observe(.pageProtection, .pageTable, .write)
+    tables.protect(step.range, allowing: rights, into: &drops, context)
+  }
+}

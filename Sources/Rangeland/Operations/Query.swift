@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Looking at mappings. No lock: records are immutable, and a listing retries where it saw a change.
+//
+// Linux: `find_vma`, `find_vma_intersection`, /proc/pid/maps, PROCMAP_QUERY.
+
+extension AddressSpace {
+  /// The mapping that covers `address`; `nil` when none does (PROCMAP_QUERY).
+  public func mapping(at address: Address) -> MappingInfo? {
+    let context = reclaimer.context()
+    context.pin()
+    defer { context.unpin() }
+    return layout.pointee.find(address)?.info
+  }
+
+  /// The first mapping that ends above `address`: the one that covers it, or else the next (`find_vma`).
+  public func mapping(atOrAfter address: Address) -> MappingInfo? {
+    let context = reclaimer.context()
+    context.pin()
+    defer { context.unpin() }
+    return layout.pointee.findNext(address)?.info
+  }
+
+  /// The first mapping that shares an address with `range` (`find_vma_intersection`).
+  public func mapping(intersecting range: AddressRange) -> MappingInfo? {
+    guard let found = mapping(atOrAfter: range.start), found.range.start < range.end else {
+      return nil
+    }
+    return found
+  }
+
+  /// All mappings, ascending. Each mapping that exists during the whole call is listed once, and no gap
+  /// is shown that was never there. Makes no writer wait, unless the layout changes under it many times.
+  public func mappings(in range: AddressRange = .wholeSpace) -> [MappingInfo] {
+    let context = reclaimer.context()
+    var result: [MappingInfo] = []
+    context.pin()
+    layout.pointee.forEachRecord(in: range) { record, _ in
+      result.append(record.info)
+      return true
+    }
+    context.unpin()
+    return result
+  }
+
+  /// Checks what must hold of the VMA tree. Traps with the rule that is broken; checked builds only.
+  /// Nothing else may run.
+  func checkInvariants() {
+    #if RANGELAND_CHECKS
+      let context = reclaimer.context()
+      context.pin()
+      layout.pointee.checkInvariants()
+      context.unpin()
+    #endif
+  }
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The state of an address space, and nothing else: every part, and which lock guards it.
+//
+// Operations are extensions, one verb a file, in Operations/. Each reads top to bottom: what range, what
+// mode, look, change, tell. The lock order is in docs/design.md, section 4.
+
+import RangeLocks
+import Synchronization
+import SystemPackage
+
+/// A memory manager for one set of addresses: Linux's mappings, protections, demand paging and
+/// copy-on-write, inside the process, under a lock that covers only the addresses an operation works on.
+///
+/// Every method may be called from any thread at any time. Addresses are numbers in the space's own
+/// 47 bits; they are no pointers of the process: memory is read and written through the space.
+///
+/// ```swift
+/// let space = try AddressSpace()
+/// let address = try space.map(length: 1 << 20, protection: [.read, .write])
+/// try space.store(UInt64(42), at: address)
+/// try space.unmap(at: address, length: 1 << 20)
+/// ```
+///
+/// All handles below are set once; what they lead to is guarded as their comments say, hence Sendable.
+public final class AddressSpace: @unchecked Sendable {
+  /// The physical memory that the space takes its pages from.
+  public let memory: PhysicalMemory
+  /// How addresses are chosen for mappings without one.
+  public let placement: Placement
+
+  /// The space lock. Everybody takes it through the wrappers of Locking/.
+  let lock: SpaceLockRef
+  /// VMA records. Changed under the space lock for writing over the range, and leaf latches; read
+  /// without locks by pinned threads.
+  let layout: LayoutRef
+  /// Page tables. Entries are installed under the space lock for reading over the page, taken out under
+  /// it for writing (`dontNeed`: for reading), each under its table's latch.
+  let tables: PageTables
+  /// The threads' views. Each is used by its thread; a shootdown writes one word of it.
+  let accessors: AccessorTable
+  /// Sizes. Per-thread credit, no lock.
+  let counters: SpaceCounters
+  /// Number in the reverse map. Immutable.
+  let identity: UInt64
+  /// Where tests stop operations.
+  let park = ParkPoint()
+
+  // Copies of what `memory` owns, to spare hot paths a look into another object.
+  let reclaimer: UnsafeMutablePointer<Reclaimer>
+  let arena: UnsafeMutablePointer<FrameArena>
+
+  /// The lock that stands behind the wrappers.
+  public var policy: LockPolicy { lock.pointee.policy }
+
+  private static let nextIdentity = Atomic<UInt64>(1)
+
+  /// Makes an empty space.
+  ///
+  /// - Parameters:
+  ///   - policy: the lock of the space. Results do not depend on it.
+  ///   - placement: how addresses are chosen for mappings without one.
+  ///   - memory: where pages come from; several spaces may share one. `nil` = one of its own.
+  ///   - statistics: counts waits for the lock: see `lockStatistics`. Every request then costs more.
+  /// - Throws: `ENOMEM` when the kernel refuses memory for the space's tables.
+  public init(
+    policy: LockPolicy = .ranged, placement: Placement = .linux, memory: PhysicalMemory? = nil,
+    statistics: Bool = false
+  ) throws(Errno) {
+    let memory = if let memory { memory } else { try PhysicalMemory() }
+    let context = memory.reclaimer.context()
+    guard let tables = PageTables.make(context) else { throw .noMemory }
+    guard let accessors = AccessorTable.make(tables, memory.arena) else {
+      tables.destroy(memory.arena, context)
+      throw .noMemory
+    }
+    guard let counters = SpaceCounters.make() else {
+      accessors.destroy()
+      tables.destroy(memory.arena, context)
+      throw .noMemory
+    }
+    guard let layout = LayoutTree.make(
+        reclaimer: memory.reclaimer, makesCells: policy == .perVMA) else {
+      counters.destroy()
+      accessors.destroy()
+      tables.destroy(memory.arena, context)
+      throw .noMemory
+    }
+    self.memory = memory
+    self.placement = placement
+    self.tables = tables
+    self.accessors = accessors
+    self.counters = counters
+    self.layout = layout
+    identity = Self.nextIdentity.add(1, ordering: .relaxed).oldValue
+    reclaimer = memory.reclaimer
+    arena = memory.arena
+    lock = SpaceLockRef.allocate(capacity: 1)
+    lock.initialize(to: SpaceLock(policy: policy, statistics: statistics))
+  }
+
+  deinit { exit() }
+}

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The loops of `bench space`, on the kernel and on an AddressSpace. Named after will-it-scale's.
+
+import CRangeland
+import Glibc
+import Rangeland
+
+/// The sizes that all subjects share.
+enum SpaceLoop {
+  /// The mapping that every loop works on.
+  static let bytes: UInt64 = 128 << 20
+  static let pages = Int(bytes / Address.pageSize)
+  /// Operations between two looks at the clock, for loops of under a microsecond.
+  static let batch = 64
+}
+
+/// A system call of the benchmark that the kernel refused.
+struct KernelRefusal: Error, CustomStringConvertible {
+  var call: String
+  var code: Int32
+  var description: String { "\(call) failed: \(String(cString: strerror(code)))" }
+}
+
+private func kernelMap() -> UInt {
+  let result = rl_kernel_mmap(Int(SpaceLoop.bytes))
+  precondition(result > 0, "bench: mmap of 128 MiB failed: \(String(cString: strerror(Int32(-result))))")
+  return UInt(result)
+}
+
+// MARK: - mmap1: map 128 MiB, unmap it
+
+struct KernelMmap1: BenchBody {
+  @inline(never)
+  func runBatch() -> Int {
+    for _ in 0..<SpaceLoop.batch {
+      _ = rl_kernel_munmap(kernelMap(), Int(SpaceLoop.bytes))
+    }
+    return SpaceLoop.batch
+  }
+}
+
+struct SpaceMmap1: BenchBody {
+  let space: AddressSpace
+
+  @inline(never)
+  func runBatch() -> Int {
+    for _ in 0..<SpaceLoop.batch {
+      let address = must { () throws(Errno) in
+        try space.map(length: SpaceLoop.bytes, protection: [.read, .write])
+      }
+      must { () throws(Errno) in try space.unmap(at: address, length: SpaceLoop.bytes) }
+    }
+    return SpaceLoop.batch
+  }
+}
+
+// MARK: - protect: flip the page in the middle of a large mapping
+
+struct KernelProtect: BenchBody {
+  let middle: UInt
+
+  init() { middle = kernelMap() + UInt(SpaceLoop.bytes / 2) }
+
+  @inline(never)
+  func runBatch() -> Int {
+    for i in 0..<SpaceLoop.batch {
+      _ = rl_kernel_mprotect(middle, Int(Address.pageSize), Int32(i & 1))
+    }
+    return SpaceLoop.batch
+  }
+}
+
+struct SpaceProtect: BenchBody {
+  let space: AddressSpace
+  let middle: Address
+
+  init(_ space: AddressSpace, mapping: Address) {
+    self.space = space
+    middle = mapping + SpaceLoop.bytes / 2
+  }
+
+  @inline(never)
+  func runBatch() -> Int {
+    for i in 0..<SpaceLoop.batch {
+      must { () throws(Errno) in
+        try space.protect(
+          at: middle, length: Address.pageSize, i & 1 == 0 ? .read : [.read, .write])
+      }
+    }
+    return SpaceLoop.batch
+  }
+}
+
+// MARK: - fault1: map 128 MiB, write a byte to every page, unmap it
+
+struct KernelFault1: BenchBody {
+  @inline(never)
+  func runBatch() -> Int {
+    let base = kernelMap()
+    let bytes = UnsafeMutablePointer<UInt8>(bitPattern: base)!
+    var offset = 0
+    while offset < Int(SpaceLoop.bytes) {
+      bytes[offset] = 1
+      offset += Int(Address.pageSize)
+    }
+    _ = rl_kernel_munmap(base, Int(SpaceLoop.bytes))
+    return SpaceLoop.pages
+  }
+}
+
+struct SpaceFault1: BenchBody {
+  let space: AddressSpace
+
+  @inline(never)
+  func runBatch() -> Int {
+    let base = must { () throws(Errno) in
+      try space.map(length: SpaceLoop.bytes, protection: [.read, .write])
+    }
+    var address = base
+    while address < base + SpaceLoop.bytes {
+      must { () throws(AccessFault) in try space.store(UInt8(1), at: address) }
+      address += Address.pageSize
+    }
+    must { () throws(Errno) in try space.unmap(at: base, length: SpaceLoop.bytes) }
+    return SpaceLoop.pages
+  }
+}
+
+/// The bound of fault1: what zeroing the pages alone costs.
+final class ZeroPages: BenchBody, @unchecked Sendable {
+  // Each thread of a run has its own instance: nothing is shared.
+  private let memory: UnsafeMutableRawPointer
+
+  init() {
+    memory = rl_reserve(Int(SpaceLoop.bytes))!
+    madvise(memory, Int(SpaceLoop.bytes), 14 /* MADV_HUGEPAGE, as the frame arena asks */)
+  }
+
+  deinit { _ = rl_release(memory, Int(SpaceLoop.bytes)) }
+
+  @inline(never)
+  func runBatch() -> Int {
+    for page in 0..<SpaceLoop.pages { memset(memory + page * 4096, 0, 4096) }
+    return SpaceLoop.pages
+  }
+}
+
+/// Benchmarks have no answer to a failure but to stop.
+@inline(__always)
+private func must<T, E: Error>(_ body: () throws(E) -> T) -> T {
+  do {
+    return try body()
+  } catch {
+    fatalError("bench: \(error)")
+  }
+}

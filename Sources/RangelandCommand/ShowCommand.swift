@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// `rangeland show FILE`: what is in a recording.
+
+import ArgumentParser
+import RangelandReplay
+
+struct ShowCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "show", abstract: "Summarise a recording.")
+
+  @Argument(help: "The recording; without it, the one that ships with Rangeland.")
+  var file: String?
+
+  @Flag(help: "Print JSON.")
+  var json = false
+
+  func run() throws {
+    let path = try file ?? ShippedRecordings.path()
+    let recording = try Recording(path: path)
+    if Interruption.isRequested { throw Interrupted() }
+    let summary = RecordingSummary(recording)
+    try Terminal.print(
+      json ? document(path, recording, summary) : table(path, recording, summary))
+  }
+
+  private func document(
+    _ path: String, _ recording: Recording, _ summary: RecordingSummary
+  ) -> String {
+    let info = recording.info
+    return JSON.document([
+      "recording": .string(path), "program": .string(info.program), "note": .string(info.note),
+      "source": .string(info.source), "pageSize": .unsigned(info.pageSize),
+      "initialLayout": .string(info.layoutOrigin.name),
+      "seconds": .number(Double(summary.durationNanoseconds) / 1e9),
+      "threads": .count(summary.threads), "threadsAtOnce": .count(summary.threadsAtOnce),
+      "calls": .array(
+        summary.calls.map {
+          .object([
+            "kind": .string($0.kind.name), "count": .count($0.count), "failed": .count($0.failed),
+            "changing": .count($0.changing),
+          ])
+        }), "totalCalls": .count(summary.totalCalls),
+      "changingCalls": .count(summary.changingCalls),
+      "userFaults": .count(summary.userFaults), "kernelFaults": .count(summary.kernelFaults),
+      "writeFaults": .count(summary.writeFaults),
+      "unmappedFaults": .count(summary.unmappedFaults),
+      "touchedPages": .count(summary.touchedPages),
+      "initialAreas": .count(summary.initialAreas), "peakAreas": .count(summary.peakAreas),
+      "lowestAddress": summary.mappedSpan.map { .unsigned($0.lowerBound) } ?? .null,
+      "highestAddress": summary.mappedSpan.map { .unsigned($0.upperBound) } ?? .null,
+      "omissions": .array(
+        info.omissions.map {
+          .object(["name": .string($0.name), "count": .unsigned($0.count)])
+        }),
+    ])
+  }
+
+  private func table(
+    _ path: String, _ recording: Recording, _ summary: RecordingSummary
+  ) -> String {
+    let info = recording.info
+    var rows: [(String, String)] = [
+      ("program", info.program),
+      ("span", Self.seconds(summary.durationNanoseconds)),
+      ("threads", "\(summary.threads), at most \(summary.threadsAtOnce) at once"),
+      ("calls", "\(summary.totalCalls), \(summary.changingCalls) of them changed mappings"),
+      ("faults", "\(summary.userFaults) by the program, \(summary.kernelFaults) by the kernel"),
+      ("", "\(summary.writeFaults) writes; \(summary.touchedPages) pages touched"),
+      (
+        "mappings",
+        "\(summary.initialAreas) at the start (\(info.layoutOrigin.name)), "
+          + "\(summary.peakAreas) at the peak"
+      ),
+    ]
+    if summary.unmappedFaults > 0 {
+      rows.append(("", "\(summary.unmappedFaults) faults outside of them"))
+    }
+    if let span = summary.mappedSpan {
+      rows.append(
+        ("addresses", String(span.lowerBound, radix: 16) + "-" + String(span.upperBound, radix: 16))
+      )
+    }
+    for omission in info.omissions {
+      rows.append(("left out", "\(omission.count) \(omission.name)"))
+    }
+    rows.append(("made from", info.source))
+    for (index, line) in info.note.split(separator: "\n").enumerated() {
+      rows.append((index == 0 ? "note" : "", String(line)))
+    }
+    var text = "\(path)\n"
+    for (key, value) in rows { text += "  \(Self.padded(key, 11))\(value)\n" }
+    if !summary.calls.isEmpty {
+      text += "\n  \(Self.padded("call", 20))     count    failed  changing\n"
+    }
+    for calls in summary.calls {
+      text += "  \(Self.padded(calls.kind.name, 20))"
+      for value in [calls.count, calls.failed, calls.changing] {
+        let digits = String(value)
+        text += String(repeating: " ", count: max(1, 10 - digits.count)) + digits
+      }
+      text += "\n"
+    }
+    return text
+  }
+
+  private static func padded(_ text: String, _ width: Int) -> String {
+    text + String(repeating: " ", count: max(1, width - text.count))
+  }
+
+  private static func seconds(_ nanoseconds: UInt64) -> String {
+    let milliseconds = String(nanoseconds / 1_000_000 % 1000)
+    let zeros = String(repeating: "0", count: 3 - milliseconds.count)
+    return "\(nanoseconds / 1_000_000_000).\(zeros)\(milliseconds) s"
+  }
+}
