@@ -178,4 +178,81 @@ import Testing
     }
     #expect(bad.load(ordering: .relaxed) == 0)
   }
+
+  @Test func `copy on write installs the copy only when nobody is reading the old page`() {
+    let world = PagingWorld()
+    world.touch(Self.address, rights: .read)
+    let isReplaced = Atomic<Bool>(false)
+    let early = Atomic<Int>(0)
+    withWatchdog("a copy against an open section") {
+      let turn = Barrier(2)
+      runThreads(2) { me in
+        if me == 0 {
+          let accessor = world.accessor
+          let old = world.tables.lookup(Self.address, world.context).frame
+          accessor.beginSection()
+          let host = accessor.translate(Self.address, forWriting: false)
+          precondition(host == world.arena.pointee.bytes(of: old))
+          turn.wait()
+          // The old translation is taken away first; then the other thread waits for us.
+          while world.tables.lookup(Self.address, world.context).frame == old { rl_yield() }
+          for _ in 0..<1_000 {
+            rl_yield()
+            if !world.tables.lookup(Self.address, world.context).isEmpty {
+              early.add(1, ordering: .relaxed)
+            }
+          }
+          if isReplaced.load(ordering: .acquiring) { early.add(1, ordering: .relaxed) }
+          accessor.endSection()
+          return
+        }
+        turn.wait()
+        let frame = world.arena.allocate(zeroed: true, world.context)!
+        var drops = world.drops()
+        let leaf = world.tables.latchLeaf(Self.address, creating: false, world.context)!
+        world.tables.replace(
+          PageTableEntry(frame: frame, rights: .read, kind: .anonymous), at: Self.address,
+          in: leaf, &drops)
+        isReplaced.store(true, ordering: .releasing)
+        leaf.unlockLeaf()
+        drops.release()
+      }
+    }
+    let isDone = isReplaced.load(ordering: .relaxed)
+    #expect(isDone && early.load(ordering: .relaxed) == 0)
+    #expect(world.memory.framesInUse == 1)
+  }
+
+  @Test func `unmap returns after the section that uses the page has ended, and not before`() {
+    let world = PagingWorld()
+    world.touch(Self.address)
+    let hasReturned = Atomic<Bool>(false)
+    let early = Atomic<Int>(0)
+    withWatchdog("an unmap against an open section") {
+      let turn = Barrier(2)
+      runThreads(2) { me in
+        if me == 0 {
+          let accessor = world.accessor
+          accessor.beginSection()
+          _ = accessor.translate(Self.address, forWriting: true)
+          turn.wait()
+          while !world.tables.lookup(Self.address, world.context).isEmpty { rl_yield() }
+          for _ in 0..<1_000 {
+            rl_yield()
+            if hasReturned.load(ordering: .acquiring) { early.add(1, ordering: .relaxed) }
+          }
+          // The page is still ours.
+          if world.memory.framesInUse != 1 { early.add(1, ordering: .relaxed) }
+          accessor.endSection()
+          return
+        }
+        turn.wait()
+        world.zap(page(Self.address))
+        hasReturned.store(true, ordering: .releasing)
+      }
+    }
+    let isDone = hasReturned.load(ordering: .relaxed)
+    #expect(isDone && early.load(ordering: .relaxed) == 0)
+    #expect(world.memory.framesInUse == 0)
+  }
 }

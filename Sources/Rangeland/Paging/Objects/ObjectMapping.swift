@@ -15,14 +15,30 @@ struct ObjectMapping: ~Copyable {
   let object: UnsafeMutablePointer<MemoryObject>
   /// The space that maps it: its number in the reverse map. Immutable.
   let space: UInt64
-  /// Virtual page number minus object page index, wrapping. Immutable once a record uses the mapping: a
-  /// placement decides it after the mapping was made.
-  var deltaPages: UInt64
+  /// See `deltaPages`. Atomic, because the mapping is in the object's set before it is placed.
+  private let delta: Atomic<UInt64>
   /// Published VMA records that use it. The one that drops it to zero unlinks it.
   let references: Atomic<UInt64>
   /// Links of the object's mapping set. Guarded by the object's latch.
   var next: MappingRef?
   var previous: MappingRef?
+
+  /// Virtual page number minus object page index, wrapping. Immutable once a record uses the mapping: a
+  /// placement decides it after the mapping was made.
+  var deltaPages: UInt64 {
+    // Relaxed: a walk of the reverse map that reads the value from before the placement gets a place
+    // where no page of the mapping stands yet, and it looks there before it believes it. Publishing
+    // the record releases the value to those who come through the record.
+    get { delta.load(ordering: .relaxed) }
+    nonmutating set { delta.store(newValue, ordering: .relaxed) }
+  }
+
+  init(object: ObjectRef, space: UInt64, deltaPages: UInt64, references: UInt64) {
+    self.object = object
+    self.space = space
+    delta = Atomic(deltaPages)
+    self.references = Atomic(references)
+  }
 
   /// Adds a mapping of `object` to its set, with one reference, the caller's; `nil` without memory. The
   /// caller has a handle of the object; the mapping takes one of its own. Takes the object's latch.
@@ -33,7 +49,7 @@ struct ObjectMapping: ~Copyable {
     let mapping = node.bindMemory(to: ObjectMapping.self, capacity: 1)
     mapping.initialize(
       to: ObjectMapping(
-        object: object, space: space, deltaPages: deltaPages, references: Atomic(1)))
+        object: object, space: space, deltaPages: deltaPages, references: 1))
     object.retain()
     object.pointee.latch.lock(.objectMappings)
     mapping.pointee.next = object.pointee.mappings
