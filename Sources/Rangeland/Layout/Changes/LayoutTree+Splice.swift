@@ -37,11 +37,11 @@ extension LayoutTree {
       if splice.extentStart < section.low || splice.extentEnd > section.high
         || isBeyond(budget, section, splice)
       {
-        section.unlock()
         low = min(low, splice.extentStart)
         high = max(high, splice.extentEnd)
         budget.leaves = max(budget.leaves, section.count)
-        budget.nodes = max(budget.nodes, mayDivide(section, splice) ? nodesPerReplacement : 0)
+        if mayDivide(section, splice) { budget.nodes = nodesPerReplacement }
+        section.unlock()
         continue
       }
       if section.leaf(for: splice.start).isSpan || section.leaf(for: splice.end &- 1).isSpan {

@@ -44,7 +44,10 @@ extension LayoutTree {
     var i = content.upperBound(top - 1)
     // Where the gap ends whose start we look for: the next entry above, its guard gap included.
     var gapEnd = i < content.pointee.count ? content.records[i].pointee.startWithGuard : high
-    if i == content.pointee.count, i == 0 || content.records[i - 1].pointee.end < top {
+    if i > 0, content.records[i - 1].pointee.end >= top {
+      // What follows that entry is a gap of the leaf above.
+      gapEnd = top
+    } else if i == content.pointee.count {
       // The gap may go on above the leaf, or something there has a guard gap.
       if let next = firstEntry(endingAbove: top, where: { _ in true }) {
         gapEnd = next.pointee.startWithGuard
