@@ -79,8 +79,10 @@ public final class AddressSpace: @unchecked Sendable {
       tables.destroy(memory.arena, context)
       throw .noMemory
     }
-    guard let layout = LayoutTree.make(
-        reclaimer: memory.reclaimer, makesCells: policy == .perVMA) else {
+    guard
+      let layout = LayoutTree.make(
+        reclaimer: memory.reclaimer, makesCells: policy == .perVMA)
+    else {
       counters.destroy()
       accessors.destroy()
       tables.destroy(memory.arena, context)

@@ -25,7 +25,8 @@ struct KernelRefusal: Error, CustomStringConvertible {
 
 private func kernelMap() -> UInt {
   let result = rl_kernel_mmap(Int(SpaceLoop.bytes))
-  precondition(result > 0, "bench: mmap of 128 MiB failed: \(String(cString: strerror(Int32(-result))))")
+  precondition(
+    result > 0, "bench: mmap of 128 MiB failed: \(String(cString: strerror(Int32(-result))))")
   return UInt(result)
 }
 
@@ -135,7 +136,7 @@ final class ZeroPages: BenchBody, @unchecked Sendable {
 
   init() {
     memory = rl_reserve(Int(SpaceLoop.bytes))!
-    madvise(memory, Int(SpaceLoop.bytes), 14 /* MADV_HUGEPAGE, as the frame arena asks */)
+    madvise(memory, Int(SpaceLoop.bytes), MADV_HUGEPAGE)
   }
 
   deinit { _ = rl_release(memory, Int(SpaceLoop.bytes)) }

@@ -39,7 +39,7 @@ struct LockMapCommand: ParsableCommand {
     guard !names.isEmpty else {
       throw OutputFailure(
         reason:
-        "\(folder) holds no *.observed file: run the tests in a debug build with "
+          "\(folder) holds no *.observed file: run the tests in a debug build with "
           + "RANGELAND_LOCKMAP_DIR=\(folder)")
     }
     var observed: Set<String> = []

@@ -100,7 +100,9 @@ private enum Probe: String, CaseIterable, Sendable {
     }
 
     @Test(arguments: [Probe.fault, .dontNeed])
-    fileprivate func `per VMA, faults wait for a writer of their own VMA only`(_ second: Probe) throws {
+    fileprivate func `per VMA, faults wait for a writer of their own VMA only`(_ second: Probe)
+      throws
+    {
       #expect(try !waits(.perVMA, .protect, second, sameVMA: false, overlapping: false))
       #expect(try waits(.perVMA, .protect, second, sameVMA: true, overlapping: false))
       #expect(try waits(.perVMA, .protect, second, sameVMA: true, overlapping: true))
@@ -108,7 +110,9 @@ private enum Probe: String, CaseIterable, Sendable {
       #expect(try !waits(.perVMA, .fault, .protect, sameVMA: false, overlapping: false))
     }
 
-    @Test func `F-3 a fault is not delayed by a writer elsewhere, F-4 but by one on its page`() throws {
+    @Test func `F-3 a fault is not delayed by a writer elsewhere, F-4 but by one on its page`()
+      throws
+    {
       #expect(try !waits(.ranged, .map, .fault, sameVMA: false, overlapping: false))
       #expect(try waits(.ranged, .map, .fault, sameVMA: true, overlapping: true))
     }
@@ -129,7 +133,8 @@ private enum Probe: String, CaseIterable, Sendable {
           let statistics = try #require(space.lockStatistics)
           #expect(statistics.waits == 1)
           #expect(statistics.falseWaits == expected)
-          #expect(statistics.blocked.contains { $0.operation == .protect && $0.blocker == .protect })
+          #expect(
+            statistics.blocked.contains { $0.operation == .protect && $0.blocker == .protect })
           #expect((statistics.falseWaitSeconds == statistics.waitSeconds) == !overlapping)
         }
       }

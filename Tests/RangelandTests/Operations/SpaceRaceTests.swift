@@ -198,7 +198,9 @@ private func rounds(_ full: Int, _ policy: LockPolicy) -> Int {
             try space.store(tag, at: at)
             try space.store(tag, at: at + length - 8)
             mine.append((at, length))
-            if try space.load(UInt64.self, at: at) != tag { fatalError("two live mappings overlap") }
+            if try space.load(UInt64.self, at: at) != tag {
+              fatalError("two live mappings overlap")
+            }
             if mine.count > 16 {
               let (old, size) = mine.remove(at: Int(random.below(16)))
               let first = try space.load(UInt64.self, at: old)
@@ -255,7 +257,9 @@ private func rounds(_ full: Int, _ policy: LockPolicy) -> Int {
             switch random.below(6) {
             case 0: _ = try space.map(length: length, at: .fixed(at), protection: [.read, .write])
             case 1: try space.unmap(at: at, length: length)
-            case 2: try space.protect(at: at, length: length, random.chance(50) ? .read : [.read, .write])
+            case 2:
+              try space.protect(
+                at: at, length: length, random.chance(50) ? .read : [.read, .write])
             case 3: try space.dontNeed(at: at, length: length)
             case 4: try space.store(UInt64(thread), at: at)
             default: _ = try space.load(UInt64.self, at: at)

@@ -22,7 +22,8 @@ func makeSpace(
 /// Maps `pages` pages at page `index` above `base`.
 @discardableResult
 func mapPages(
-  _ space: AddressSpace, _ index: UInt64, _ pages: UInt64, _ protection: Protection = [.read, .write],
+  _ space: AddressSpace, _ index: UInt64, _ pages: UInt64,
+  _ protection: Protection = [.read, .write],
   sharing: Sharing = .private
 ) throws -> Address {
   try space.map(

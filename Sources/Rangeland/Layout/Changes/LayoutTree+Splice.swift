@@ -53,6 +53,7 @@ extension LayoutTree {
         }
       }
       confirm(&splice)
+      LockMap.observe(.layout, .layoutLeaf, .write)
       apply(splice, section, context, &change)
       section.unlock()
       return true

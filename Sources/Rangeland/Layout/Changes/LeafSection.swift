@@ -4,6 +4,7 @@
 //
 // Nothing in a section waits, allocates from the system or calls out, except the *try* of the space
 // lock when a gap is chosen.
+// Unranked latches: a section counts its leaves, ascending, as one acquisition.
 
 import RangeLocks
 

@@ -57,6 +57,7 @@ extension LayoutTree {
     _ first: LeafRef, count removed: Int, by added: LeafRun, _ context: Context
   ) -> Bool {
     shape.lock(.layoutShape)
+    LockMap.observe(.layout, .layoutShape, .write)
     var replaced: IndexRef?
     let root = rootNode
     if removed > 1 && !areSiblings(first, count: removed) {

@@ -12,20 +12,23 @@ extension LockMap {
   private static let layoutRows: [Row] = [
     Row(
       item: .layout, lock: .space, mode: .write, range: pages,
-      reason: "freezes the records inside, so that what is read before the change is what is changed",
+      reason:
+        "freezes the records inside, so that what is read before the change is what is changed",
       operations: [.map, .unmap, .protect, .substitute, .exit]),
     Row(
       item: .layout, lock: .space, mode: .read, range: "the page or pages looked up",
       reason: "the record that was found stays the true one for these pages until the hold ends",
       operations: [.fault, .dontNeed]),
     Row(
-      item: .layout, lock: .layoutLeaf, mode: .write, range: "the leaves of the records that change",
+      item: .layout, lock: .layoutLeaf, mode: .write,
+      range: "the leaves of the records that change",
       reason: "neighbours and outer parts are read again and spliced in one step",
       operations: [.map, .unmap, .protect, .fault, .substitute, .exit]),
     Row(
-      item: .layout, lock: .layoutShape, mode: .write, range: "index nodes above a leaf that is divided",
+      item: .layout, lock: .layoutShape, mode: .write,
+      range: "index nodes above a leaf that is divided",
       reason: "readers go down without locks while nodes are copied; nothing else is held inside",
-      operations: [.map, .unmap, .protect, .substitute]),
+      operations: [.map, .unmap, .protect, .substitute, .exit]),
     Row(
       item: .gapSearch, lock: .layoutLeaf, mode: .write, range: "the leaves of the chosen gap",
       reason: "choosing and reserving is one step, so two searches never choose overlapping gaps",
@@ -47,7 +50,8 @@ extension LockMap {
       operations: [.map, .protect, .substitute]),
     Row(
       item: .anonymousIdentity, lock: .space, mode: .read, range: page,
-      reason: "a record with an identity is published once for each VMA; reading is enough, as in Linux",
+      reason:
+        "a record with an identity is published once for each VMA; reading is enough, as in Linux",
       operations: [.fault]),
   ]
 
@@ -73,7 +77,8 @@ extension LockMap {
       reason: "one of several faults installs; the others find its page",
       operations: [.fault, .dontNeed, .map, .unmap, .substitute, .exit]),
     Row(
-      item: .pageTableShape, lock: .pageTable, mode: .write, range: "the parent's table, then the table",
+      item: .pageTableShape, lock: .pageTable, mode: .write,
+      range: "the parent's table, then the table",
       reason: "a table is freed empty and marked stray; whoever installs looks at the mark",
       operations: [.map, .unmap, .substitute, .exit]),
   ]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The shared half of the frame allocator: batches, frames never used, and recall near the limit.
+// Unranked latches: the lists' latches, innermost of all; a recall holds all of them, ascending.
 
 import CRangeland
 import Synchronization

@@ -12,6 +12,7 @@
 //   from Asterinas, ostd/src/mm/page_table.
 //
 // The seam of the live unit: operations say install, replace, extract, grant, protect and zap.
+// Unranked latches: a child table's latch inside its parent's (parent first): one rank cannot say that.
 
 import RangeLocks
 import Synchronization
