@@ -35,6 +35,11 @@ struct BenchSpace: ParsableCommand {
   @Option(parsing: .upToNextOption, help: "Only these loops: mmap1, fault1, protect.")
   var only: [String] = []
 
+  @Option(
+    parsing: .upToNextOption,
+    help: "Only these subjects, for a profile: kernel, zeroing, or policies. Targets need them all.")
+  var subjects: [String] = []
+
   @Flag(help: "Print JSON.")
   var json = false
 
@@ -50,7 +55,12 @@ struct BenchSpace: ParsableCommand {
 
   func run() throws {
     let bench = SpaceBench(threadCounts: threads)
-    let cells = try bench.cells().filter { only.isEmpty || only.contains($0.name) }
+    let cells = try bench.cells().filter {
+      (only.isEmpty || only.contains($0.name)) && (subjects.isEmpty || subjects.contains($0.subject))
+    }
+    guard !cells.isEmpty else {
+      throw ValidationError("--only and --subjects leave nothing to measure")
+    }
     var progress = Progress()
     let results = try BenchRunner(rounds: rounds, milliseconds: milliseconds)
       .run(cells) { progress.report($0) }

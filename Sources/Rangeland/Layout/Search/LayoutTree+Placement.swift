@@ -149,19 +149,24 @@ extension LayoutTree {
   /// Bytes of a stretch, and its alignment.
   static var stretchSize: UInt64 { 64 << 30 }
 
+  /// Bytes at the top of a stretch where nothing is placed: a change reads what its range touches, and
+  /// would otherwise latch the neighbour's leaf. A huge page, so that alignment loses nothing.
+  static var stretchMargin: UInt64 { 2 << 20 }
+
   /// Top-down in the thread's stretch, or in a fresh one; `nil` when none is left or the mapping is too
   /// long for one.
   private borrowing func chooseInStretch(
     _ request: PlacementRequest, _ context: Context
   ) -> Address? {
     let alignment = request.alignment
-    if request.length >= Self.stretchSize - alignment { return nil }
+    if request.length >= Self.stretchSize - Self.stretchMargin - alignment { return nil }
     let thread = thread(context)
     if thread.pointee.stretch == 0, !takeStretch(thread) { return nil }
     while true {
       let low = thread.pointee.stretch
       if let address = topDownGap(
-        request.length, alignment, above: low, below: low + Self.stretchSize, usingHints: true)
+        request.length, alignment, above: low, below: low + Self.stretchSize - Self.stretchMargin,
+        usingHints: true)
       {
         return address
       }
