@@ -37,7 +37,8 @@ struct BenchSpace: ParsableCommand {
 
   @Option(
     parsing: .upToNextOption,
-    help: "Only these subjects, for a profile: kernel, zeroing, or policies. Targets need them all.")
+    help: "Only these subjects, for a profile: kernel, zeroing, or policies. Targets need them all."
+  )
   var subjects: [String] = []
 
   @Flag(help: "Print JSON.")
@@ -56,7 +57,8 @@ struct BenchSpace: ParsableCommand {
   func run() throws {
     let bench = SpaceBench(threadCounts: threads)
     let cells = try bench.cells().filter {
-      (only.isEmpty || only.contains($0.name)) && (subjects.isEmpty || subjects.contains($0.subject))
+      (only.isEmpty || only.contains($0.name))
+        && (subjects.isEmpty || subjects.contains($0.subject))
     }
     guard !cells.isEmpty else {
       throw ValidationError("--only and --subjects leave nothing to measure")
