@@ -88,13 +88,11 @@ struct Translation {
       step.protection = Rangeland.Protection(protection)
       return step
     }
-    if call.kind == .pkeyMprotect {
-      return Translation([step(range)], effect, substituted: call.kind.name)
-    }
-    if model.covers(range) { return Translation([step(range)], effect) }
+    let missing = call.kind == .pkeyMprotect ? call.kind.name : nil
+    if model.covers(range) { return Translation([step(range)], effect, substituted: missing) }
     // Events are missing: it succeeded over a hole that we see.
     let pieces = model.pieces(of: range).map { step($0.start..<$0.end) }
-    return Translation(pieces, effect, substituted: "mprotect over a hole")
+    return Translation(pieces, effect, substituted: missing ?? "mprotect over a hole")
   }
 
   /// `mremap`: pages are not moved, the mapping is made anew.
@@ -106,14 +104,17 @@ struct Translation {
     after.apply(effect)
     var steps: [ReplayStep] = []
     var added = to
-    if from.lowerBound == to.lowerBound, !from.isEmpty {
-      // In place: only the tail changes.
-      if to.upperBound < from.upperBound {
-        steps.append(ReplayStep(.substituteUnmapping, to.upperBound..<from.upperBound))
+    let kept = from.lowerBound..<min(from.upperBound, to.upperBound)
+    if let source = model.area(at: from.lowerBound), !from.isEmpty {
+      if from.lowerBound == to.lowerBound, source.end >= kept.upperBound {
+        // In place: only the tail changes.
+        added = kept.upperBound..<to.upperBound
+        if to.upperBound < from.upperBound {
+          steps.append(ReplayStep(.substituteUnmapping, to.upperBound..<from.upperBound))
+        }
+      } else if !keepsSource {
+        steps.append(ReplayStep(.substituteUnmapping, from))
       }
-      added = min(from.upperBound, to.upperBound)..<to.upperBound
-    } else if !keepsSource {
-      steps.append(ReplayStep(.substituteUnmapping, from))
     }
     if !added.isEmpty {
       for piece in after.pieces(of: added) { steps.append(ReplayStep(.substituteMapping, piece)) }
@@ -181,6 +182,7 @@ struct Translation {
         var grown = stack
         grown.start = growth.lowerBound
         grown.end = growth.upperBound
+        if !grown.allows(fault) { step.expected = .refusal(.notPermitted) }
         self.init(
           [ReplayStep(.substituteMapping, grown), step], .map(grown), substituted: "stack growth")
         return

@@ -5,7 +5,8 @@
 //
 // Mechanism: the events of all threads are placed one after the other, each at the moment where it usually has
 //   its effect (an unmap when it begins, a mapping when it is over). Where that contradicts a recorded result, an
-//   event that was under way at the time and explains it is placed first. A layout model follows.
+//   event that was under way at the time and explains it is placed first. A layout model follows. The search does
+//   not go back: a result that stays unexplained is substituted, and counted.
 // Cost: a heap operation and a few looks at the model an event; at an unmap a look at every live thread.
 // Source: Herlihy and Wing, "Linearizability" (1990): a history of intervals is explained by one of points.
 
@@ -22,6 +23,8 @@ struct ReplayPlanner {
   private var position: [Int]
   /// Threads that have begun and are not done.
   private var active: [Int] = []
+  /// Threads whose head is being placed.
+  private var inProgress: Set<Int> = []
   private var queue = Heap<PlannerHead>()
   private var substituted: [String: Int] = [:]
 
@@ -67,55 +70,88 @@ struct ReplayPlanner {
 
   /// Places the head of `thread`, after what has to come before it.
   private mutating func placeInOrder(_ thread: Int) {
+    let head = position[thread]
     let event = event(thread)
-    if let removal = event.removal(model) { placeUsers(of: removal, before: event, thread) }
-    while !event.isExplained(by: model), let helper = explanation(of: event, thread) {
-      place(helper)
-    }
-    place(thread)
+    inProgress.insert(thread)
+    if let removal = event.removal(model) { placeUsers(of: removal, before: event) }
+    while !event.isExplained(by: model), let helper = explanation(of: event), bring(helper) {}
+    inProgress.remove(thread)
+    if position[thread] == head { place(thread) }
   }
 
   /// Places what was under way beside a removal and works on the pages: it did not fail, so it came first.
-  private mutating func placeUsers(
-    of range: Range<UInt64>, before removal: PlannerEvent, _ thread: Int
-  ) {
+  private mutating func placeUsers(of range: Range<UInt64>, before removal: PlannerEvent) {
     while true {
-      let limit = min(removal.exit, earliestExit(except: thread))
-      let user = active.first {
-        guard $0 != thread else { return false }
-        let other = event($0)
-        return other.enter <= limit && other.needsMappings
-          && other.ranges(model).contains { $0.overlaps(range) } && other.isExplained(by: model)
+      let user = firstEvent(until: removal.exit) { other in
+        other.needsMappings && other.ranges(model).contains { $0.overlaps(range) }
+          && other.isExplained(by: model) && !isMapped(range, before: other.enter)
       }
-      guard let user else { return }
-      place(user)
+      guard let user, bring(user) else { return }
     }
+  }
+
+  /// Whether pages of `range` were mapped anew by a call that is not placed yet and was over at `time`: then what
+  /// began at that time works on the new mapping, and comes after the removal of the old one.
+  private func isMapped(_ range: Range<UInt64>, before time: UInt64) -> Bool {
+    firstEvent(until: time) { other in
+      other.exit < time && !other.needsMappings && other.removal(model) == nil
+        && other.ranges(model).contains { $0.overlaps(range) }
+    } != nil
   }
 
   /// A call of another thread that was under way, works on the same pages and may have had its effect already.
-  private func explanation(of event: PlannerEvent, _ thread: Int) -> Int? {
-    let limit = min(event.exit, earliestExit(except: thread))
+  private func explanation(of event: PlannerEvent) -> PlannerHead? {
     let ranges = event.ranges(model)
-    return active.first { other in
-      guard other != thread, case .call(let call) = self.event(other), call.errno == nil,
-        call.enter <= limit
-      else { return false }
-      let helper = self.event(other)
-      return helper.isExplained(by: model)
-        && helper.ranges(model).contains { one in ranges.contains { $0.overlaps(one) } }
+    // What needs mappings or rights waits for them to be given, what needs room for them to be taken.
+    let needsMappings = event.needsMappings
+    return firstEvent(until: event.exit) { other in
+      guard case .call(let call) = other, call.errno == nil else { return false }
+      return (other.removal(model) == nil) == needsMappings && other.isExplained(by: model)
+        && other.ranges(model).contains { one in ranges.contains { $0.overlaps(one) } }
     }
   }
 
-  /// No event that began after this moment may be placed yet: one that was over before comes first.
-  private func earliestExit(except thread: Int) -> UInt64 {
-    var earliest = UInt64.max
-    for other in active where other != thread { earliest = min(earliest, event(other).exit) }
-    return earliest
+  /// Of the events of other threads that are not placed yet and began by `time`, the one that usually comes first
+  /// among those for which `isWanted` holds.
+  private func firstEvent(
+    until time: UInt64, _ isWanted: (PlannerEvent) -> Bool
+  ) -> PlannerHead? {
+    var first: (head: PlannerHead, usualTime: UInt64)?
+    for thread in active where !inProgress.contains(thread) {
+      for index in position[thread]..<recording.threads[thread].steps.count {
+        let event = event(thread, index)
+        if event.enter > time { break }
+        if event.usualTime < first?.usualTime ?? .max, isWanted(event) {
+          let head = PlannerHead(time: event.enter, thread: thread, position: index)
+          first = (head, event.usualTime)
+        }
+      }
+    }
+    return first?.head
   }
 
-  private func event(_ thread: Int) -> PlannerEvent {
-    let steps = recording.threads[thread].steps
-    switch steps[position[thread]].target {
+  /// Places an event out of its turn, after all that comes before it in its thread or was over before it began;
+  /// false if an event in progress was.
+  private mutating func bring(_ head: PlannerHead) -> Bool {
+    while position[head.thread] <= head.position {
+      let earlier = active.filter { $0 != head.thread && event($0).exit < head.time }
+        .min { event($0).usualTime < event($1).usualTime }
+      if let earlier {
+        if inProgress.contains(earlier) { return false }
+        placeInOrder(earlier)
+      } else if position[head.thread] == head.position {
+        place(head.thread)
+      } else {
+        placeInOrder(head.thread)
+      }
+    }
+    return true
+  }
+
+  private func event(_ thread: Int) -> PlannerEvent { event(thread, position[thread]) }
+
+  private func event(_ thread: Int, _ index: Int) -> PlannerEvent {
+    switch recording.threads[thread].steps[index].target {
     case .call(let index): return .call(recording.calls[index])
     case .fault(let index): return .fault(recording.faults[index])
     }
