@@ -83,7 +83,10 @@ extension CompareReport {
     return text
   }
 
-  /// Who waited for whom: waits and milliseconds of every pair that any policy has.
+  /// Pairs that are printed; `--json` has all.
+  private static let pairLimit = 12
+
+  /// Who waited for whom: waits and milliseconds of the pairs that cost most, over all policies.
   private static func blocked(_ rows: [PolicyComparison.Row]) -> String {
     struct Pair: Hashable {
       var operation: OperationKind
@@ -102,7 +105,7 @@ extension CompareReport {
       (seconds[$1]!, $0.operation.rawValue, $0.blocker?.rawValue ?? .max)
         < (seconds[$0]!, $1.operation.rawValue, $1.blocker?.rawValue ?? .max)
     }
-    for pair in pairs {
+    for pair in pairs.prefix(pairLimit) {
       text += line(
         "  \(pair.operation.name) x \(pair.blocker?.name ?? "being woken")",
         statistics.map { statistics in
@@ -111,6 +114,9 @@ extension CompareReport {
           }
           return found.map { "\($0.waits) / \(fixed($0.waitSeconds * 1e3, 2))" } ?? "-"
         })
+    }
+    if pairs.count > pairLimit {
+      text += "  and \(pairs.count - pairLimit) pairs more: --json has all\n"
     }
     return text
   }
