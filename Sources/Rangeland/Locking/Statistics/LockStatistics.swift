@@ -63,7 +63,7 @@ extension UnsafeMutablePointer where Pointee == WaitLedger {
       if count > 0 { result.requests[operation] = count }
     }
     pointee.latch.lock(.innermost)
-    let totals = pointee.totals
+    let totals = pointee.guarded.pointee.totals
     pointee.latch.unlock(.innermost)
     result.waits = totals.waits
     result.falseWaits = totals.falseWaits

@@ -21,8 +21,8 @@ extension UnsafeMutablePointer where Pointee == WaitLedger {
     pointee.waiting.add(1, ordering: .sequentiallyConsistent)
     slot.pointee.now = attribution(of: slot)
     slot.pointee.firstBlocker = slot.pointee.now.blocker
-    slot.pointee.nextWaiter = pointee.firstWaiter
-    pointee.firstWaiter = slot
+    slot.pointee.nextWaiter = pointee.guarded.pointee.firstWaiter
+    pointee.guarded.pointee.firstWaiter = slot
     pointee.latch.unlock(.innermost)
   }
 
@@ -76,7 +76,7 @@ extension UnsafeMutablePointer where Pointee == WaitLedger {
 
   /// Charges every waiter until `now` and looks at who is ahead of it. The latch is held.
   private func lookAgain(_ now: UInt64) {
-    var waiter = pointee.firstWaiter
+    var waiter = pointee.guarded.pointee.firstWaiter
     while let slot = waiter {
       charge(slot, until: now)
       slot.pointee.now = attribution(of: slot)
@@ -85,11 +85,11 @@ extension UnsafeMutablePointer where Pointee == WaitLedger {
   }
 
   private func unlink(_ slot: LedgerSlotRef) {
-    if pointee.firstWaiter == slot {
-      pointee.firstWaiter = slot.pointee.nextWaiter
+    if pointee.guarded.pointee.firstWaiter == slot {
+      pointee.guarded.pointee.firstWaiter = slot.pointee.nextWaiter
       return
     }
-    var before = pointee.firstWaiter
+    var before = pointee.guarded.pointee.firstWaiter
     while let current = before {
       if current.pointee.nextWaiter == slot {
         current.pointee.nextWaiter = slot.pointee.nextWaiter
@@ -121,16 +121,16 @@ extension UnsafeMutablePointer where Pointee == WaitLedger {
     _ nanoseconds: UInt64
   ) {
     let cell = WaitTotals.index(slot.pointee.operation, blocker)
-    pointee.totals.cells[cell].nanoseconds += nanoseconds
+    pointee.guarded.pointee.totals.cells[cell].nanoseconds += nanoseconds
     switch kind {
     case .conflict:
       slot.pointee.trueNanoseconds += nanoseconds
     case .none:
       slot.pointee.falseNanoseconds += nanoseconds
-      pointee.totals.cells[cell].falseNanoseconds += nanoseconds
+      pointee.guarded.pointee.totals.cells[cell].falseNanoseconds += nanoseconds
     case .unknown:
       slot.pointee.unclassifiedNanoseconds += nanoseconds
-      pointee.totals.cells[cell].unclassifiedNanoseconds += nanoseconds
+      pointee.guarded.pointee.totals.cells[cell].unclassifiedNanoseconds += nanoseconds
     }
   }
 
@@ -159,16 +159,16 @@ extension UnsafeMutablePointer where Pointee == WaitLedger {
     }
     slot.pointee.intervals = 0
     let first = WaitTotals.index(slot.pointee.operation, slot.pointee.firstBlocker)
-    pointee.totals.cells[first].waits += 1
-    pointee.totals.waits += 1
+    pointee.guarded.pointee.totals.cells[first].waits += 1
+    pointee.guarded.pointee.totals.waits += 1
     if slot.pointee.trueNanoseconds == 0 {
       if slot.pointee.unclassifiedNanoseconds > 0 {
-        pointee.totals.unclassifiedWaits += 1
+        pointee.guarded.pointee.totals.unclassifiedWaits += 1
       } else {
-        pointee.totals.falseWaits += 1
+        pointee.guarded.pointee.totals.falseWaits += 1
       }
     }
-    pointee.totals.histogram.record(end &- slot.pointee.waitStart)
+    pointee.guarded.pointee.totals.histogram.record(end &- slot.pointee.waitStart)
     slot.pointee.waitStart = 0
   }
 

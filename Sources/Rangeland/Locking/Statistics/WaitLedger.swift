@@ -25,10 +25,15 @@ struct WaitLedger: ~Copyable {
   let latch = Latch()
   /// How many wait: read by every release. Changed under the latch.
   let waiting = Atomic<UInt32>(0)
-  /// Guarded by the latch.
-  var firstWaiter: LedgerSlotRef?
-  /// Guarded by the latch.
-  var totals = WaitTotals()
+  /// What the latch guards. Apart from the ledger, which threads read without it: a change of a field is an access
+  /// to its whole struct.
+  let guarded: UnsafeMutablePointer<Guarded>
+
+  struct Guarded {
+    /// Those that wait now.
+    var firstWaiter: LedgerSlotRef?
+    var totals = WaitTotals()
+  }
 
   private static var slotCount: Int { Int(RL_MAX_THREADS) * slotsPerThread }
   private static var slotBytes: Int { slotCount * MemoryLayout<LedgerSlot>.stride }
@@ -51,11 +56,15 @@ struct WaitLedger: ~Copyable {
   private init(slots: LedgerSlotRef, requests: UnsafeMutablePointer<Atomic<UInt64>>) {
     self.slots = slots
     self.requests = requests
+    guarded = .allocate(capacity: 1)
+    guarded.initialize(to: Guarded())
   }
 
   static func destroy(_ ledger: UnsafeMutablePointer<WaitLedger>) {
     _ = rl_release(UnsafeMutableRawPointer(ledger.pointee.slots), slotBytes)
     _ = rl_release(UnsafeMutableRawPointer(ledger.pointee.requests), requestBytes)
+    ledger.pointee.guarded.deinitialize(count: 1)
+    ledger.pointee.guarded.deallocate()
     ledger.deinitialize(count: 1)
     ledger.deallocate()
   }
