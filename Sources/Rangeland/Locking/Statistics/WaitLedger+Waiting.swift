@@ -7,6 +7,9 @@ import RangeLocks
 import Synchronization
 
 extension UnsafeMutablePointer where Pointee == WaitLedger {
+  /// As a value: a change through `pointee.guarded` would count as one of the ledger.
+  private var guarded: UnsafeMutablePointer<WaitLedger.Guarded> { pointee.guarded }
+
   /// The request could not be granted at once: the thread is about to wait.
   func beginWait(_ slot: LedgerSlotRef) {
     pointee.latch.lock(.innermost)
@@ -21,8 +24,8 @@ extension UnsafeMutablePointer where Pointee == WaitLedger {
     pointee.waiting.add(1, ordering: .sequentiallyConsistent)
     slot.pointee.now = attribution(of: slot)
     slot.pointee.firstBlocker = slot.pointee.now.blocker
-    slot.pointee.nextWaiter = pointee.guarded.pointee.firstWaiter
-    pointee.guarded.pointee.firstWaiter = slot
+    slot.pointee.nextWaiter = guarded.pointee.firstWaiter
+    guarded.pointee.firstWaiter = slot
     pointee.latch.unlock(.innermost)
   }
 
@@ -76,7 +79,7 @@ extension UnsafeMutablePointer where Pointee == WaitLedger {
 
   /// Charges every waiter until `now` and looks at who is ahead of it. The latch is held.
   private func lookAgain(_ now: UInt64) {
-    var waiter = pointee.guarded.pointee.firstWaiter
+    var waiter = guarded.pointee.firstWaiter
     while let slot = waiter {
       charge(slot, until: now)
       slot.pointee.now = attribution(of: slot)
@@ -85,11 +88,11 @@ extension UnsafeMutablePointer where Pointee == WaitLedger {
   }
 
   private func unlink(_ slot: LedgerSlotRef) {
-    if pointee.guarded.pointee.firstWaiter == slot {
-      pointee.guarded.pointee.firstWaiter = slot.pointee.nextWaiter
+    if guarded.pointee.firstWaiter == slot {
+      guarded.pointee.firstWaiter = slot.pointee.nextWaiter
       return
     }
-    var before = pointee.guarded.pointee.firstWaiter
+    var before = guarded.pointee.firstWaiter
     while let current = before {
       if current.pointee.nextWaiter == slot {
         current.pointee.nextWaiter = slot.pointee.nextWaiter
@@ -121,16 +124,16 @@ extension UnsafeMutablePointer where Pointee == WaitLedger {
     _ nanoseconds: UInt64
   ) {
     let cell = WaitTotals.index(slot.pointee.operation, blocker)
-    pointee.guarded.pointee.totals.cells[cell].nanoseconds += nanoseconds
+    guarded.pointee.totals.cells[cell].nanoseconds += nanoseconds
     switch kind {
     case .conflict:
       slot.pointee.trueNanoseconds += nanoseconds
     case .none:
       slot.pointee.falseNanoseconds += nanoseconds
-      pointee.guarded.pointee.totals.cells[cell].falseNanoseconds += nanoseconds
+      guarded.pointee.totals.cells[cell].falseNanoseconds += nanoseconds
     case .unknown:
       slot.pointee.unclassifiedNanoseconds += nanoseconds
-      pointee.guarded.pointee.totals.cells[cell].unclassifiedNanoseconds += nanoseconds
+      guarded.pointee.totals.cells[cell].unclassifiedNanoseconds += nanoseconds
     }
   }
 
@@ -159,16 +162,16 @@ extension UnsafeMutablePointer where Pointee == WaitLedger {
     }
     slot.pointee.intervals = 0
     let first = WaitTotals.index(slot.pointee.operation, slot.pointee.firstBlocker)
-    pointee.guarded.pointee.totals.cells[first].waits += 1
-    pointee.guarded.pointee.totals.waits += 1
+    guarded.pointee.totals.cells[first].waits += 1
+    guarded.pointee.totals.waits += 1
     if slot.pointee.trueNanoseconds == 0 {
       if slot.pointee.unclassifiedNanoseconds > 0 {
-        pointee.guarded.pointee.totals.unclassifiedWaits += 1
+        guarded.pointee.totals.unclassifiedWaits += 1
       } else {
-        pointee.guarded.pointee.totals.falseWaits += 1
+        guarded.pointee.totals.falseWaits += 1
       }
     }
-    pointee.guarded.pointee.totals.histogram.record(end &- slot.pointee.waitStart)
+    guarded.pointee.totals.histogram.record(end &- slot.pointee.waitStart)
     slot.pointee.waitStart = 0
   }
 
