@@ -68,7 +68,7 @@ extension UnsafeMutablePointer where Pointee == SpaceLock {
     let backing: HoldBacking
     switch pointee.policy {
     case .ranged, .wholeRange:
-      hold = pointee.ranges.lock(over: pointee.keys(whole), mode)
+      hold = pointee.lockRange(whole, mode)
       backing = .range
     case .semaphore, .perVMA:
       pointee.semaphore.lock(mode)
@@ -93,12 +93,12 @@ extension UnsafeMutablePointer where Pointee == SpaceLock {
     switch pointee.policy {
     case .ranged, .wholeRange:
       backing = .range
-      if let got = pointee.ranges.tryLock(over: pointee.keys(whole), mode) {
+      if let got = pointee.tryLockRange(whole, mode) {
         hold = consume got
         ledger.pointee.granted(slot)
       } else {
         ledger.beginWait(slot)
-        hold = pointee.ranges.lock(over: pointee.keys(whole), mode)
+        hold = pointee.lockRange(whole, mode)
         ledger.endWait(slot)
       }
     case .semaphore, .perVMA:
@@ -127,7 +127,7 @@ extension UnsafeMutablePointer where Pointee == SpaceLock {
     switch pointee.policy {
     case .ranged, .wholeRange:
       backing = .range
-      hold = pointee.ranges.tryLock(over: pointee.keys(range), mode)
+      hold = pointee.tryLockRange(range, mode)
       if hold == nil {
         if let slot { pointee.ledger!.pointee.abandoned(slot) }
         return nil

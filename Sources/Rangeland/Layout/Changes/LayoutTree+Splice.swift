@@ -11,26 +11,26 @@
 import Synchronization
 
 extension LayoutTree {
-  /// Runs one change. `decide` sees the latched leaves and may run several times; it must not have effects
-  /// of its own. `confirm` runs once, when nothing can fail any more, and returns what is to be done.
+  /// Runs one change. `decide` sees the latched leaves, plans the change and returns whether there is one; it
+  /// may run several times and must not have effects of its own. `confirm` runs once, when nothing can fail any
+  /// more, and may plan anew.
   ///
   /// - Returns: whether the change was made; `nil` = no memory, and nothing has changed.
   /// - Precondition: pinned, no layout latch is held.
   @inline(__always)
   borrowing func splice(
     _ start: Address, _ end: Address, _ context: Context, _ change: inout LayoutChange,
-    _ decide: (LeafSection, inout Splice?) -> Void,
+    _ decide: (LeafSection, inout Splice) -> Bool,
     _ confirm: (inout Splice) -> Void = { _ in }
   ) -> Bool? {
     var low = start
     var high = end
     var budget = SpliceBudget()
+    var splice = Splice()
     while true {
       guard budget.reserve(context, cells: makesCells) else { return nil }
       let section = latch(low, high)
-      var decision: Splice?
-      decide(section, &decision)
-      guard var splice = decision else {
+      guard decide(section, &splice) else {
         section.unlock()
         return false
       }

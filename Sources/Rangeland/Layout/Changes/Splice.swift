@@ -13,6 +13,15 @@ struct RecordDraft {
   /// The lock cell that the new record shares with the old one; `nil` = one of its own.
   var cell: VMACellRef?
 
+  /// None.
+  @inline(__always)
+  fileprivate init() {
+    start = 0
+    end = 0
+    flags = []
+    pageOffset = 0
+  }
+
   /// The part `[start, end)` of a record.
   @inline(__always)
   init(_ record: RecordRef, _ start: Address, _ end: Address) {
@@ -47,12 +56,15 @@ struct RecordDraft {
 }
 
 /// Records that go: all in a window, and two merge partners beside it. Records that come: at most three.
+///
+/// It is some 270 bytes, so it is written where it is read: `LayoutTree.splice` owns the one value, and plans
+/// fill it in. A copy costs more than the rest of a plan, because it loads wide what was just stored narrow.
 struct Splice {
   /// The window.
-  let start: Address
-  let end: Address
+  private(set) var start: Address = 0
+  private(set) var end: Address = 0
   /// Whether reservations in the window go too.
-  let dropsReservations: Bool
+  private(set) var dropsReservations = false
   /// Whether VMAs in the window go.
   var dropsAreas = true
   /// Whether the new record takes the cell of the old one over.
@@ -64,20 +76,30 @@ struct Splice {
   /// Merge partner that starts where the window ends.
   var right: RecordRef?
   /// The union of all that goes and comes: must be under the latches.
-  private(set) var extentStart: Address
-  private(set) var extentEnd: Address
+  private(set) var extentStart: Address = 0
+  private(set) var extentEnd: Address = 0
   private(set) var count = 0
-  private var first: RecordDraft?
-  private var second: RecordDraft?
-  private var third: RecordDraft?
+  private var first = RecordDraft()
+  private var second = RecordDraft()
+  private var third = RecordDraft()
 
   @inline(__always)
-  init(_ start: Address, _ end: Address, dropsReservations: Bool) {
+  init() {}
+
+  /// Begins a plan, whatever was here before.
+  @inline(__always)
+  mutating func begin(_ start: Address, _ end: Address, dropsReservations: Bool) {
     self.start = start
     self.end = end
     self.dropsReservations = dropsReservations
+    dropsAreas = true
+    keepsCell = false
+    mayBecomeReservation = false
+    left = nil
+    right = nil
     extentStart = start
     extentEnd = end
+    count = 0
   }
 
   /// Adds a record, behind those added before.
@@ -105,9 +127,9 @@ struct Splice {
   @inline(__always)
   subscript(i: Int) -> RecordDraft {
     switch i {
-    case 0: first.unsafelyUnwrapped
-    case 1: second.unsafelyUnwrapped
-    default: third.unsafelyUnwrapped
+    case 0: first
+    case 1: second
+    default: third
     }
   }
 
