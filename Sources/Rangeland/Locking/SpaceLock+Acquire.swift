@@ -42,9 +42,7 @@ extension UnsafeMutablePointer where Pointee == SpaceLock {
       ledger.pointee.granted(slot!)
     }
     return ReadHold(
-      core: HoldCore(
-        lock: self, range: range, mode: .read, operation: operation, backing: .cell(cell),
-        lockedCells: nil, ledgerSlot: slot, rangeHold: nil))
+      core: HoldCore(self, range, .read, operation, .cell, ledgerSlot: slot, cell: cell))
   }
 
   /// Waits for the whole lock before the operation knows its range: a placement under a policy that
@@ -75,9 +73,7 @@ extension UnsafeMutablePointer where Pointee == SpaceLock {
       backing = .semaphore
     }
     LockOrder.acquired(.space)
-    return HoldCore(
-      lock: self, range: whole, mode: mode, operation: operation, backing: backing,
-      lockedCells: nil, ledgerSlot: nil, rangeHold: hold)
+    return HoldCore(self, whole, mode, operation, backing, ledgerSlot: nil, rangeHold: hold)
   }
 
   /// The same with statistics: a try first, so that only real waits are counted.
@@ -112,9 +108,7 @@ extension UnsafeMutablePointer where Pointee == SpaceLock {
       }
     }
     LockOrder.acquired(.space)
-    return HoldCore(
-      lock: self, range: whole, mode: mode, operation: operation, backing: backing,
-      lockedCells: nil, ledgerSlot: slot, rangeHold: hold)
+    return HoldCore(self, whole, mode, operation, backing, ledgerSlot: slot, rangeHold: hold)
   }
 
   @inline(__always)
@@ -141,9 +135,7 @@ extension UnsafeMutablePointer where Pointee == SpaceLock {
     }
     if let slot { pointee.ledger!.pointee.granted(slot) }
     LockOrder.acquired(.space)
-    return HoldCore(
-      lock: self, range: range, mode: mode, operation: operation, backing: backing,
-      lockedCells: nil, ledgerSlot: slot, rangeHold: hold)
+    return HoldCore(self, range, mode, operation, backing, ledgerSlot: slot, rangeHold: hold)
   }
 }
 
@@ -179,7 +171,7 @@ extension WriteHold {
 
   /// Takes over a cell that was made write-locked for a record about to be published.
   mutating func adopt(_ cell: VMACellRef) {
-    cell.pointee.nextLocked = core.lockedCells
-    core.lockedCells = cell
+    cell.pointee.nextLocked = core.cells
+    core.cells = cell
   }
 }

@@ -37,7 +37,8 @@ struct SpaceLock: ~Copyable {
   /// The keys that a request for `range` locks under this policy.
   @inline(__always)
   borrowing func keys(_ range: AddressRange) -> KeyRange {
-    policy == .ranged ? KeyRange(first: range.start, last: range.end - 1) : .all
+    policy == .ranged
+      ? KeyRange(first: range.start, last: range.end - 1) : KeyRange(first: 0, last: .max)
   }
 
   /// Waits for the range lock over the keys of `range`. Never `nil`.

@@ -44,6 +44,11 @@ extension UnsafeMutablePointer where Pointee == ThreadContext {
     case 1: push(node, into: &cache.pointee.limbo1, cache, now)
     default: push(node, into: &cache.pointee.limbo2, cache, now)
     }
+    if pointee.retiredEpoch != now {
+      // Somebody moved it on: once in a while is enough for all.
+      pointee.retiredEpoch = now
+      pointee.retired = 0
+    }
     pointee.retired &+= kind.weight
     if pointee.retired >= 128 { tryAdvance() }
     if cache.pointee.count > kind.cacheLimit { shed(cache, kind) }

@@ -7,8 +7,8 @@
 // Mechanism: three limbo generations per thread and kind; the global epoch moves on when every pinned
 //   thread has seen it. A generation is reused three epochs later: one more than the classic rule,
 //   because the unlinking store may still sit in a store buffer when the epoch is read.
-// Cost: pin = one sequentially consistent store; retire = a few plain stores, and every 128 of them a scan of
-//   slots: each advance of the epoch costs every running thread a cache miss or two.
+// Cost: pin = one sequentially consistent store; retire = a few plain stores, and after 128 in one epoch a
+//   scan of slots: each advance of the epoch costs every running thread a cache miss or two.
 // Source: Fraser, "Practical lock-freedom" (2004), section 5.2.3.
 
 import CRangeland

@@ -19,8 +19,9 @@ struct ThreadContext: ~Copyable {
   let reclaimer: UnsafeMutablePointer<Reclaimer>
   /// The reclaimer's: a copy spares every operation a load.
   let epoch: UnsafeMutablePointer<Atomic<UInt64>>
-  /// Nodes retired since the thread tried to move the epoch on: see `retire`.
+  /// Nodes retired in `retiredEpoch`, or since the thread tried to move the epoch on: see `retire`.
   var retired = 0
+  var retiredEpoch: UInt64 = 0
   /// One cache per `SlabClass`.
   let caches: UnsafeMutablePointer<SlabCache>
   /// The thread's cache of free frames: see Paging/Frames.

@@ -51,9 +51,9 @@ extension LayoutTree {
         }
         splice.begin(
           record.pointee.start, record.pointee.end, dropsReservations: false)
-        splice.keepsCell = true
+        splice.pointee.keepsCell = true
         splice.extend(Self.below(record.pointee.start), Self.above(record.pointee.end))
-        if splice.extentStart < section.low || splice.extentEnd > section.high {
+        if splice.pointee.extentStart < section.low || splice.pointee.extentEnd > section.high {
           return true
         }
         var draft = RecordDraft(record, record.pointee.start, record.pointee.end)

@@ -23,7 +23,7 @@ extension LayoutTree {
       Self.below(range.start), Self.above(range.end), context, &change,
       { section, splice in
         planInsert(
-          section, range.start, range.end, attributes, replacing: replacing, into: &splice)
+          section, range.start, range.end, attributes, replacing: replacing, into: splice)
       })
     guard let result else { throw .noMemory }
     if !result { throw .fileExists }
@@ -59,7 +59,7 @@ extension LayoutTree {
   @inline(__always)
   borrowing func planInsert(
     _ section: LeafSection, _ start: Address, _ end: Address, _ attributes: VMAAttributes,
-    replacing: Bool, into splice: inout Splice
+    replacing: Bool, into splice: SpliceRef
   ) -> Bool {
     splice.begin(start, end, dropsReservations: true)
     var isTaken = false
@@ -96,7 +96,7 @@ extension LayoutTree {
         draft.pageOffset = left.pointee.pageOffset
         draft.backing = left.pointee.backing
         draft.anonymous = left.pointee.anonymous ?? draft.anonymous
-        splice.left = left
+        splice.pointee.left = left
       } else if left.pointee.end > start {
         splice.add(RecordDraft(left, left.pointee.start, start))
       }
@@ -109,7 +109,7 @@ extension LayoutTree {
       draft.end = right.pointee.end
       if !mergesLeft { draft.backing = right.pointee.backing }
       draft.anonymous = draft.anonymous ?? right.pointee.anonymous
-      splice.right = right
+      splice.pointee.right = right
       splice.add(draft)
     } else {
       splice.add(draft)

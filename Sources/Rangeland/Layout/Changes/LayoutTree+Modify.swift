@@ -74,7 +74,7 @@ extension LayoutTree {
             return true
           }
           if flags == old { return false }
-          planModify(section, record, position, stepEnd, flags, into: &splice)
+          planModify(section, record, position, stepEnd, flags, into: splice)
           return true
         }
       })
@@ -101,7 +101,7 @@ extension LayoutTree {
   @inline(__always)
   private borrowing func planModify(
     _ section: LeafSection, _ record: RecordRef, _ start: Address, _ end: Address,
-    _ flags: VMAFlags, into splice: inout Splice
+    _ flags: VMAFlags, into splice: SpliceRef
   ) {
     splice.begin(start, end, dropsReservations: false)
     let isLeftSide = start == record.pointee.start
@@ -114,7 +114,7 @@ extension LayoutTree {
       left.mergesBelow(start, flags, draft.backing, draft.pageOffset, anonymous)
     {
       mergesLeft = true
-      splice.left = left
+      splice.pointee.left = left
       draft.start = left.pointee.start
       draft.pageOffset = left.pointee.pageOffset
       draft.backing = left.pointee.backing
@@ -123,9 +123,9 @@ extension LayoutTree {
     if isRightSide, let right = Self.areaAbove(section, end),
       right.mergesAbove(
         end, flags, record.pointee.backing, record.pointee.pageOffset(at: end), anonymous),
-      !mergesLeft || Self.shareIdentity(splice.left.unsafelyUnwrapped, right)
+      !mergesLeft || Self.shareIdentity(splice.pointee.left.unsafelyUnwrapped, right)
     {
-      splice.right = right
+      splice.pointee.right = right
       draft.end = right.pointee.end
       draft.anonymous = draft.anonymous ?? right.pointee.anonymous
     }

@@ -57,14 +57,15 @@ struct RecordDraft {
 
 /// Records that go: all in a window, and two merge partners beside it. Records that come: at most three.
 ///
-/// It is some 270 bytes, so it is written where it is read: `LayoutTree.splice` owns the one value, and plans
-/// fill it in. A copy costs more than the rest of a plan, because it loads wide what was just stored narrow.
+/// It is some 230 bytes, so each thread has one place for it in the layout (`LayoutThread`), and plans are
+/// written and read there. As a value it was copied several times a change, which cost more than the plan:
+/// a copy loads wide what was just stored narrow.
 struct Splice {
   /// The window.
-  private(set) var start: Address = 0
-  private(set) var end: Address = 0
+  fileprivate(set) var start: Address = 0
+  fileprivate(set) var end: Address = 0
   /// Whether reservations in the window go too.
-  private(set) var dropsReservations = false
+  fileprivate(set) var dropsReservations = false
   /// Whether VMAs in the window go.
   var dropsAreas = true
   /// Whether the new record takes the cell of the old one over.
@@ -76,70 +77,77 @@ struct Splice {
   /// Merge partner that starts where the window ends.
   var right: RecordRef?
   /// The union of all that goes and comes: must be under the latches.
-  private(set) var extentStart: Address = 0
-  private(set) var extentEnd: Address = 0
-  private(set) var count = 0
-  private var first = RecordDraft()
-  private var second = RecordDraft()
-  private var third = RecordDraft()
+  fileprivate(set) var extentStart: Address = 0
+  fileprivate(set) var extentEnd: Address = 0
+  fileprivate(set) var count = 0
+  fileprivate var first = RecordDraft()
+  fileprivate var second = RecordDraft()
+  fileprivate var third = RecordDraft()
 
   @inline(__always)
   init() {}
+}
 
+typealias SpliceRef = UnsafeMutablePointer<Splice>
+
+extension UnsafeMutablePointer where Pointee == Splice {
   /// Begins a plan, whatever was here before.
   @inline(__always)
-  mutating func begin(_ start: Address, _ end: Address, dropsReservations: Bool) {
-    self.start = start
-    self.end = end
-    self.dropsReservations = dropsReservations
-    dropsAreas = true
-    keepsCell = false
-    mayBecomeReservation = false
-    left = nil
-    right = nil
-    extentStart = start
-    extentEnd = end
-    count = 0
+  func begin(_ start: Address, _ end: Address, dropsReservations: Bool) {
+    pointee.start = start
+    pointee.end = end
+    pointee.dropsReservations = dropsReservations
+    pointee.dropsAreas = true
+    pointee.keepsCell = false
+    pointee.mayBecomeReservation = false
+    pointee.left = nil
+    pointee.right = nil
+    pointee.extentStart = start
+    pointee.extentEnd = end
+    pointee.count = 0
   }
 
   /// Adds a record, behind those added before.
   @inline(__always)
-  mutating func add(_ draft: RecordDraft) {
-    switch count {
-    case 0: first = draft
-    case 1: second = draft
-    default: third = draft
+  func add(_ draft: RecordDraft) {
+    switch pointee.count {
+    case 0: pointee.first = draft
+    case 1: pointee.second = draft
+    default: pointee.third = draft
     }
-    count &+= 1
+    pointee.count &+= 1
     extend(draft.start, draft.end)
   }
 
   /// Takes `[start, end)` into the extent.
   @inline(__always)
-  mutating func extend(_ start: Address, _ end: Address) {
-    if start < extentStart { extentStart = start }
-    if end > extentEnd { extentEnd = end }
+  func extend(_ start: Address, _ end: Address) {
+    if start < pointee.extentStart { pointee.extentStart = start }
+    if end > pointee.extentEnd { pointee.extentEnd = end }
   }
 
   @inline(__always)
-  mutating func extend(_ record: RecordRef) { extend(record.pointee.start, record.pointee.end) }
+  func extend(_ record: RecordRef) { extend(record.pointee.start, record.pointee.end) }
 
+  /// New record `i`.
   @inline(__always)
-  subscript(i: Int) -> RecordDraft {
-    switch i {
-    case 0: first
-    case 1: second
-    default: third
-    }
+  func draft(_ i: Int) -> UnsafeMutablePointer<RecordDraft> {
+    let offset =
+      switch i {
+      case 0: MemoryLayout<Splice>.offset(of: \.first).unsafelyUnwrapped
+      case 1: MemoryLayout<Splice>.offset(of: \.second).unsafelyUnwrapped
+      default: MemoryLayout<Splice>.offset(of: \.third).unsafelyUnwrapped
+      }
+    return (UnsafeMutableRawPointer(self) + offset).assumingMemoryBound(to: RecordDraft.self)
   }
 
   /// Whether the record goes.
   @inline(__always)
   func drops(_ record: RecordRef) -> Bool {
-    if record.pointee.start < end && record.pointee.end > start {
-      return record.pointee.isReservation ? dropsReservations : dropsAreas
+    if record.pointee.start < pointee.end && record.pointee.end > pointee.start {
+      return record.pointee.isReservation ? pointee.dropsReservations : pointee.dropsAreas
     }
-    return record == left || record == right
+    return record == pointee.left || record == pointee.right
   }
 }
 

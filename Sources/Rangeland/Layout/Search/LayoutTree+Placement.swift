@@ -48,8 +48,8 @@ extension LayoutTree {
           // Taken since we looked: the caller's loop looks again.
           if isTaken { return false }
           let isPlanned = planInsert(
-            section, start, end, attributes, replacing: false, into: &splice)
-          splice.mayBecomeReservation = true
+            section, start, end, attributes, replacing: false, into: splice)
+          splice.pointee.mayBecomeReservation = true
           return isPlanned
         },
         { splice in
@@ -84,7 +84,7 @@ extension LayoutTree {
       { section, splice in
         guard isStanding(reservation, section) else { return false }
         return planInsert(
-          section, range.start, range.end, attributes, replacing: false, into: &splice)
+          section, range.start, range.end, attributes, replacing: false, into: splice)
       })
     guard let result else { throw .noMemory }
     return result
@@ -103,7 +103,7 @@ extension LayoutTree {
       { section, splice in
         guard isStanding(reservation, section) else { return false }
         splice.begin(range.start, range.end, dropsReservations: true)
-        splice.dropsAreas = false
+        splice.pointee.dropsAreas = false
         return true
       })
     if result == nil { throw .noMemory }
