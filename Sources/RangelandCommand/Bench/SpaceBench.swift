@@ -28,6 +28,14 @@ struct SpaceBench {
       let zeroers = (0..<threads).map { _ in ZeroPages() }
       cells.append(
         BenchCell(name: "fault1", subject: "zeroing", threads: threads) { _ in zeroers })
+      cells.append(
+        BenchCell(name: "fault1", subject: "zeroing, descending", threads: threads) { _ in
+          zeroers.map { ZeroPagesDescending(pages: $0) }
+        })
+      cells.append(
+        BenchCell(name: "spin", subject: "processor", threads: threads) { n in
+          (0..<n).map { _ in Spin() }
+        })
       for policy in LockPolicy.allCases {
         let space = try AddressSpace(policy: policy, placement: .arenas, memory: memory)
         let mappings = try (0..<threads).map { _ in

@@ -132,7 +132,7 @@ struct SpaceFault1: BenchBody {
 /// The bound of fault1: what zeroing the pages alone costs.
 final class ZeroPages: BenchBody, @unchecked Sendable {
   // Each thread of a run has its own instance: nothing is shared.
-  private let memory: UnsafeMutableRawPointer
+  fileprivate let memory: UnsafeMutableRawPointer
 
   init() {
     memory = rl_reserve(Int(SpaceLoop.bytes))!
@@ -145,6 +145,33 @@ final class ZeroPages: BenchBody, @unchecked Sendable {
   func runBatch() -> Int {
     for page in 0..<SpaceLoop.pages { memset(memory + page * 4096, 0, 4096) }
     return SpaceLoop.pages
+  }
+}
+
+/// The same pages from the last to the first: what the order in which an allocator gives pages out is worth.
+struct ZeroPagesDescending: BenchBody {
+  let pages: ZeroPages
+
+  @inline(never)
+  func runBatch() -> Int {
+    for page in (0..<SpaceLoop.pages).reversed() { memset(pages.memory + page * 4096, 0, 4096) }
+    return SpaceLoop.pages
+  }
+}
+
+// MARK: - spin: whether the machine gives each thread a core
+
+/// Arithmetic on registers. With as many cores as threads an operation costs the same however many there are.
+final class Spin: BenchBody, @unchecked Sendable {
+  // Each thread of a run has its own instance: nothing is shared.
+  private var state: UInt64 = 1
+
+  @inline(never)
+  func runBatch() -> Int {
+    var x = state
+    for _ in 0..<64 * SpaceLoop.batch { x = x &* 6_364_136_223_846_793_005 &+ 1 }
+    state = x
+    return SpaceLoop.batch
   }
 }
 
