@@ -13,6 +13,8 @@ enum JSON: ExpressibleByStringLiteral, ExpressibleByIntegerLiteral {
   case string(String)
   case array([JSON])
   case object(KeyValuePairs<String, JSON>)
+  /// An object from names to numbers, in this order.
+  case counts([(kind: String, count: Int)])
 
   init(stringLiteral value: String) { self = .string(value) }
   init(integerLiteral value: Int64) { self = .integer(value) }
@@ -46,6 +48,8 @@ enum JSON: ExpressibleByStringLiteral, ExpressibleByIntegerLiteral {
       }
       text += "\n" + indent + "]"
     case .object(let members): Self.write(members.map { ($0.key, $0.value) }, indent, &text)
+    case .counts(let counts):
+      Self.write(counts.map { ($0.kind, .count($0.count)) }, indent, &text)
     }
   }
 

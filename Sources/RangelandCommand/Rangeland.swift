@@ -10,7 +10,7 @@ struct RangelandTool: ParsableCommand {
     commandName: "rangeland",
     abstract: "An address space under a range lock, and recordings of real programs.",
     subcommands: [
-      ImportCommand.self, ShowCommand.self, Bench.self, LockMapCommand.self,
+      CompareCommand.self, ImportCommand.self, ShowCommand.self, Bench.self, LockMapCommand.self,
     ])
 
   static func main() {

@@ -5,63 +5,24 @@ import Testing
 
 @testable import RangelandReplay
 
-/// Runs the tool as a user does. Every run has a watchdog.
+/// `import` and `show` as a user runs them.
 @Suite struct CommandTests {
-  private struct Result {
-    var status: Int32
-    var output: String
-    var errors: String
-  }
-
-  private static let tool = URL(
-    fileURLWithPath: (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe"))
-      ?? ""
-  ).deletingLastPathComponent().appendingPathComponent("rangeland").path
-
-  /// Runs `script` in a shell, in which `$TOOL` is the program and `$1`... are `arguments`.
-  private func shell(_ script: String, _ arguments: [String] = []) throws -> Result {
-    let folder = try TemporaryFolder()
-    let process = Process()
-    process.executableURL = URL(fileURLWithPath: "/bin/bash")
-    process.arguments = ["-c", script, "bash"] + arguments
-    process.environment = ["TOOL": Self.tool, "PATH": "/usr/bin:/bin"]
-    for name in ["out", "err"] {
-      _ = FileManager.default.createFile(atPath: folder.path + "/" + name, contents: nil)
-    }
-    process.standardOutput = FileHandle(forWritingAtPath: folder.path + "/out")
-    process.standardError = FileHandle(forWritingAtPath: folder.path + "/err")
-    process.standardInput = FileHandle.nullDevice
-    let watchdog = DispatchWorkItem {
-      fatalError("the tool has not ended after 60 seconds: \(script)")
-    }
-    DispatchQueue.global().asyncAfter(deadline: .now() + 60, execute: watchdog)
-    try process.run()
-    process.waitUntilExit()
-    watchdog.cancel()
-    func text(_ name: String) -> String {
-      String(
-        decoding: FileManager.default.contents(atPath: folder.path + "/" + name) ?? Data(),
-        as: UTF8.self)
-    }
-    return Result(status: process.terminationStatus, output: text("out"), errors: text("err"))
-  }
-
   @Test func `import then show works and says what it did`() throws {
     let folder = try TemporaryFolder()
     try wholeRun.write(toFile: folder.path + "/t", atomically: false, encoding: .utf8)
-    let made = try shell(
+    let made = try Tool.shell(
       "cd \"$1\" && $TOOL import t -o r && cat t | $TOOL import - -o s && cmp r s", [folder.path])
     #expect(made.status == 0, "\(made.errors)")
     #expect(made.output.contains("2 threads, 6 calls, 1 faults"))
     #expect(made.errors.contains("left out: 2 events of other processes"))
     #expect(try folder.contents == ["r", "s", "t"])
-    let shown = try shell("cd \"$1\" && $TOOL show r", [folder.path])
+    let shown = try Tool.shell("cd \"$1\" && $TOOL show r", [folder.path])
     #expect(shown.status == 0 && shown.errors.isEmpty)
     #expect(shown.output.contains("5 at the start (recorded), 6 at the peak"))
   }
 
   @Test func `json carries its version and parses`() throws {
-    let shown = try shell("$TOOL show --json")
+    let shown = try Tool.shell("$TOOL show --json")
     #expect(shown.status == 0)
     let value = try JSONSerialization.jsonObject(with: Data(shown.output.utf8))
     let object = try #require(value as? [String: Any])
@@ -72,15 +33,15 @@ import Testing
   }
 
   @Test func `bad usage is 64 and help is 0`() throws {
-    #expect(try shell("$TOOL show a b c").status == 64)
-    #expect(try shell("$TOOL nonsense").status == 64)
-    #expect(try shell("$TOOL import x").status == 64)
-    #expect(try shell("$TOOL --help").status == 0)
+    #expect(try Tool.shell("$TOOL show a b c").status == 64)
+    #expect(try Tool.shell("$TOOL nonsense").status == 64)
+    #expect(try Tool.shell("$TOOL import x").status == 64)
+    #expect(try Tool.shell("$TOOL --help").status == 0)
   }
 
   @Test func `bad input is 1, with a message and no output`() throws {
     let folder = try TemporaryFolder()
-    let run = try shell(
+    let run = try Tool.shell(
       "cd \"$1\"; echo hello > t; $TOOL import t -o r; a=$?; $TOOL show t; b=$?; $TOOL show none; echo $a $b $?",
       [folder.path])
     #expect(run.output == "1 1 1\n")
@@ -93,7 +54,7 @@ import Testing
   @Test func `a write that fails half way is 1, keeps the old file and leaves no other`() throws {
     let folder = try TemporaryFolder()
     // The limit on the size of files stands for a full disk: the write fails.
-    let run = try shell(
+    let run = try Tool.shell(
       """
       cd "$1"; echo old > r; trap '' XFSZ
       for i in {1..20000}; do
@@ -107,13 +68,13 @@ import Testing
   }
 
   @Test func `results that cannot be printed are an error`() throws {
-    #expect(try shell("$TOOL show > /dev/full").status == 1)
+    #expect(try Tool.shell("$TOOL show > /dev/full").status == 1)
   }
 
   @Test func `an interrupt is 130 and leaves nothing`() throws {
     let folder = try TemporaryFolder()
     // The tool has set up its handler when it has opened the pipe; the open waits for both ends.
-    let run = try shell(
+    let run = try Tool.shell(
       """
       cd "$1"; mkfifo p; set -m
       $TOOL import p -o r & tool=$!

@@ -48,7 +48,7 @@ public struct RecordingSummary: Sendable {
     replay(recording)
   }
 
-  private static func most(_ threads: [RecordedThread]) -> Int? {
+  static func most(_ threads: [RecordedThread]) -> Int? {
     guard threads.count < 2 || threads.contains(where: { $0.end != nil }) else { return nil }
     // At equal times an end counts before a beginning.
     var changes = threads.map { ($0.beginning.time, 1) }

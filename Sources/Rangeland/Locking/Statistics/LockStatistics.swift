@@ -31,6 +31,9 @@ public struct LockStatistics: Sendable {
   /// Who waited for whom.
   public var blocked: [Blocked] = []
 
+  /// Those of a lock that nobody has asked for.
+  public init() {}
+
   /// The waits of one operation behind another.
   public struct Blocked: Sendable {
     /// The operation that waited.

@@ -23,9 +23,29 @@ public enum LayoutEffect: Equatable, Sendable {
 /// The kernel's constants that decide effects (x86-64 `asm-generic/mman*.h`).
 enum LinuxFlag {
   static let mapShared: UInt64 = 0x01
+  static let mapFixed: UInt64 = 0x10
   static let mapAnonymous: UInt64 = 0x20
+  /// Flags that give a mapping what the product's own mappings do not have, and their names.
+  static let mapWithout: [(flag: UInt64, name: String)] = [
+    (0x40000, "MAP_HUGETLB"), (0x100, "MAP_GROWSDOWN"), (0x2000, "MAP_LOCKED"),
+    (0x8000, "MAP_POPULATE"),
+  ]
+  static let adviseDontNeed: UInt64 = 4
   static let remapDontUnmap: UInt64 = 4
   static let cloneThread: UInt64 = 0x1_0000
+
+  /// An advice of `madvise` as the manual page spells it, without its prefix.
+  static func adviceName(_ advice: UInt64) -> String {
+    adviceNames[advice] ?? String(advice)
+  }
+
+  private static let adviceNames: [UInt64: String] = [
+    0: "NORMAL", 1: "RANDOM", 2: "SEQUENTIAL", 3: "WILLNEED", 4: "DONTNEED", 8: "FREE",
+    9: "REMOVE", 10: "DONTFORK", 11: "DOFORK", 12: "MERGEABLE", 13: "UNMERGEABLE",
+    14: "HUGEPAGE", 15: "NOHUGEPAGE", 16: "DONTDUMP", 17: "DODUMP", 18: "WIPEONFORK",
+    19: "KEEPONFORK", 20: "COLD", 21: "PAGEOUT", 22: "POPULATE_READ", 23: "POPULATE_WRITE",
+    24: "DONTNEED_LOCKED", 25: "COLLAPSE", 102: "GUARD_INSTALL", 103: "GUARD_REMOVE",
+  ]
 }
 
 extension RecordedCall {

@@ -10,7 +10,8 @@
 public struct LayoutModel: Sendable {
   /// Ascending and disjoint.
   public private(set) var areas: [RecordedArea]
-  private var programBreak: UInt64?
+  /// Where the break stands; nil before the first `brk`.
+  private(set) var programBreak: UInt64?
   /// The most areas there were at any moment.
   public private(set) var peakCount: Int
 
@@ -27,6 +28,40 @@ public struct LayoutModel: Sendable {
   public func area(at address: UInt64) -> RecordedArea? {
     let index = firstIndex(endingAfter: address)
     return index < areas.count && areas[index].start <= address ? areas[index] : nil
+  }
+
+  /// Whether every page of `range` is mapped.
+  public func covers(_ range: Range<UInt64>) -> Bool { firstHole(in: range) == nil }
+
+  /// Where the first unmapped page of `range` begins; nil when all is mapped.
+  public func firstHole(in range: Range<UInt64>) -> UInt64? {
+    var next = range.lowerBound
+    var index = firstIndex(endingAfter: next)
+    while next < range.upperBound {
+      guard index < areas.count, areas[index].start <= next else { return next }
+      next = areas[index].end
+      index += 1
+    }
+    return nil
+  }
+
+  /// Whether no page of `range` is mapped.
+  public func isFree(_ range: Range<UInt64>) -> Bool {
+    let index = firstIndex(endingAfter: range.lowerBound)
+    return index == areas.count || areas[index].start >= range.upperBound
+  }
+
+  /// The mapped pieces of `range`, ascending.
+  public func pieces(of range: Range<UInt64>) -> [RecordedArea] {
+    var pieces: [RecordedArea] = []
+    var index = firstIndex(endingAfter: range.lowerBound)
+    while index < areas.count, areas[index].start < range.upperBound {
+      let area = areas[index]
+      pieces.append(
+        area.clipped(to: max(area.start, range.lowerBound)..<min(area.end, range.upperBound)))
+      index += 1
+    }
+    return pieces
   }
 
   /// Applies what `call` did and returns it.
@@ -48,15 +83,21 @@ public struct LayoutModel: Sendable {
     peakCount = max(peakCount, areas.count)
   }
 
-  /// Grows the stack if this fault made it grow; returns whether it did.
-  @discardableResult
-  public mutating func grow(for fault: RecordedFault) -> Bool {
+  /// The pages that a stack has to grow by for this fault; nil when no stack stands right above.
+  public func stackGrowth(for fault: RecordedFault) -> Range<UInt64>? {
     let page = fault.address & ~4095
     let index = firstIndex(endingAfter: page)
     guard index < areas.count, areas[index].backing == .stack, areas[index].start > page,
       areas[index].start - page <= Self.stackLimit
-    else { return false }
-    areas[index].start = page
+    else { return nil }
+    return page..<areas[index].start
+  }
+
+  /// Grows the stack if this fault made it grow; returns whether it did.
+  @discardableResult
+  public mutating func grow(for fault: RecordedFault) -> Bool {
+    guard let growth = stackGrowth(for: fault) else { return false }
+    areas[firstIndex(endingAfter: growth.upperBound)].start = growth.lowerBound
     return true
   }
 

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A recording under every policy, interleaved.
+//
+// Mechanism: every round runs each policy twice, once for the clock and once with statistics on, because counting
+// waits costs time. Figures are those of the median run of their kind.
+
+import Rangeland
+
+/// What a comparison of policies on one recording found.
+public struct PolicyComparison: Sendable {
+  /// One policy.
+  public struct Row: Sendable {
+    public var policy: LockPolicy
+    /// The run with the median time among those without statistics.
+    public var timed: ReplayRun
+    /// The run with the median waiting time among those with statistics.
+    public var counted: ReplayRun
+    /// The median over the timed runs, by operation.
+    public var byOperation: [ReplayRun.Operation]
+    /// Over all runs of the policy.
+    public var mismatches: Int
+    /// Some of them in words.
+    public var examples: [String]
+    /// The times of the timed runs, ascending, in nanoseconds.
+    public var times: [UInt64]
+  }
+
+  public var plan: ReplayPlan
+  /// In the order of `LockPolicy.allCases`.
+  public var rows: [Row]
+  public var rounds: Int
+
+  public var mismatches: Int { rows.reduce(0) { $0 + $1.mismatches } }
+
+  /// Replays `plan` under each policy, `rounds` times each, after one run that is not counted.
+  ///
+  /// - Parameters:
+  ///   - progress: told what is about to be done.
+  ///   - isCancelled: asked ten times a second.
+  /// - Precondition: `rounds > 0`.
+  public init(
+    _ plan: ReplayPlan, rounds: Int, policies: [LockPolicy] = LockPolicy.allCases,
+    progress: (String) -> Void, isCancelled: () -> Bool
+  ) throws(ReplayError) {
+    precondition(rounds > 0, "a comparison has at least one round")
+    let memory = try Self.memory()
+    var timed: [LockPolicy: [ReplayRun]] = [:]
+    var counted: [LockPolicy: [ReplayRun]] = [:]
+    for round in 0...rounds {
+      for policy in policies {
+        progress("round \(round)/\(rounds): \(policy)")
+        let timedRun = try Self.run(plan, policy, memory, statistics: false, isCancelled)
+        // The first round makes the pages warm.
+        if round == 0 { continue }
+        timed[policy, default: []].append(timedRun)
+        counted[policy, default: []].append(
+          try Self.run(plan, policy, memory, statistics: true, isCancelled))
+      }
+    }
+    self.plan = plan
+    self.rounds = rounds
+    rows = policies.map { Self.row($0, timed[$0]!, counted[$0]!) }
+  }
+
+  private static func memory() throws(ReplayError) -> PhysicalMemory {
+    do {
+      return try PhysicalMemory()
+    } catch {
+      throw .noMemory
+    }
+  }
+
+  private static func run(
+    _ plan: ReplayPlan, _ policy: LockPolicy, _ memory: PhysicalMemory, statistics: Bool,
+    _ isCancelled: () -> Bool
+  ) throws(ReplayError) -> ReplayRun {
+    let space: AddressSpace
+    do {
+      space = try AddressSpace(policy: policy, memory: memory, statistics: statistics)
+    } catch {
+      throw .noMemory
+    }
+    return try Replay(plan, space).run(isCancelled: isCancelled)
+  }
+
+  private static func row(
+    _ policy: LockPolicy, _ timed: [ReplayRun], _ counted: [ReplayRun]
+  ) -> Row {
+    let byTime = timed.sorted { $0.nanoseconds < $1.nanoseconds }
+    let byWaits = counted.sorted {
+      ($0.statistics?.waitSeconds ?? 0) < ($1.statistics?.waitSeconds ?? 0)
+    }
+    let all = timed + counted
+    var byOperation = byTime[byTime.count / 2].byOperation
+    for index in byOperation.indices {
+      let medians = timed.map { $0.byOperation[index].medianNanoseconds }.sorted()
+      byOperation[index].medianNanoseconds = medians[medians.count / 2]
+    }
+    return Row(
+      policy: policy, timed: byTime[byTime.count / 2], counted: byWaits[byWaits.count / 2],
+      byOperation: byOperation, mismatches: all.reduce(0) { $0 + $1.mismatches },
+      examples: Array(all.flatMap(\.examples).prefix(Mismatches.exampleLimit)),
+      times: byTime.map(\.nanoseconds))
+  }
+}

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Foundation
+import Testing
+
+@testable import RangelandReplay
+
+/// `compare` as a user runs it.
+@Suite struct CompareCommandTests {
+  private func object(_ text: String) throws -> [String: Any] {
+    try #require(JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any])
+  }
+
+  private func write(_ events: [RecordedEvent], to path: String) throws {
+    try Recording(bytes: fileBytes(events), name: "test").write(to: path)
+  }
+
+  private let small: [RecordedEvent] = [
+    beginning(0, at: 0), beginning(1, at: 1, parent: 0),
+    call(
+      .mmap, CallArguments(0, 8192, 3, 0x22, .max, 0), thread: 1, at: 2, result: 0x10_0000),
+    fault(0x10_0000, thread: 0, at: 5),
+    call(.brk, CallArguments(0), at: 7, result: 0x5000_0000),
+    call(.munmap, CallArguments(0x10_0000, 8192), at: 9),
+  ]
+
+  @Test func `json has the promised shape`() throws {
+    let folder = try TemporaryFolder()
+    try write(small, to: folder.path + "/r")
+    let run = try Tool.shell("cd \"$1\" && $TOOL compare r r --rounds 1 --json", [folder.path])
+    #expect(run.status == 0 && run.errors.isEmpty, "\(run.errors)")
+    let report = try object(run.output)
+    #expect(report["schemaVersion"] as? Int == 1)
+    let recordings = try #require(report["recordings"] as? [[String: Any]])
+    #expect(recordings.count == 2)
+    let recording = recordings[0]
+    #expect(recording["name"] as? String == "r")
+    #expect(recording["threads"] as? Int == 2)
+    #expect(recording["operations"] as? Int == 3)
+    #expect(recording["substituted"] as? [String: Int] == ["brk": 1])
+    let rows = try #require(recording["rows"] as? [[String: Any]])
+    #expect(
+      rows.map { $0["policy"] as? String } == ["semaphore", "wholeRange", "ranged", "perVMA"])
+    for row in rows {
+      for key in [
+        "operations", "elapsedSeconds", "operationsPerSecond", "waits", "falseWaits",
+        "waitSeconds", "falseWaitSeconds", "dependencyWaitSeconds", "waitP50Nanoseconds",
+        "waitP99Nanoseconds", "waitMaxNanoseconds",
+      ] { #expect(row[key] is NSNumber, "\(key)") }
+      #expect(row["resultMismatches"] as? Int == 0)
+      #expect(row["blocked"] is [[String: Any]])
+      let costs = try #require(row["byOperation"] as? [[String: Any]])
+      #expect(costs.map { $0["operation"] as? String } == ["map", "unmap", "fault"])
+      #expect(costs.allSatisfy { $0["count"] as? Int == 1 })
+    }
+  }
+
+  @Test func `text says what the waits are`() throws {
+    let folder = try TemporaryFolder()
+    try write(small, to: folder.path + "/r")
+    let run = try Tool.shell("cd \"$1\" && $TOOL compare r --rounds 1", [folder.path])
+    #expect(run.status == 0 && run.errors.isEmpty, "\(run.errors)")
+    #expect(run.output.contains("r: program, 2 threads, 3 operations"))
+    #expect(run.output.contains("1 brk"))
+    #expect(
+      run.output.contains(
+        "replayed without think time: these waits compare policies; they are not what the program waited"
+      ))
+  }
+
+  @Test func `bad recordings are 1, without output`() throws {
+    let folder = try TemporaryFolder()
+    try write(small, to: folder.path + "/r")
+    let run = try Tool.shell(
+      """
+      cd "$1"; head -c 90 r > cut; : > empty; echo text > foreign
+      for f in cut empty foreign none .; do $TOOL compare r $f; echo $?; done
+      """, [folder.path])
+    #expect(run.output == "1\n1\n1\n1\n1\n", "\(run.output)")
+    for message in [
+      "cut, byte 90: the recording is cut off here", "empty: the file is empty",
+      "foreign, byte 0: this is not a Rangeland recording", "none: cannot be opened",
+    ] { #expect(run.errors.contains(message), "\(run.errors)") }
+    #expect(run.errors.split(separator: "\n").count == 5)
+  }
+
+  @Test func `a recording with nothing to replay is 1, bad usage 64`() throws {
+    let folder = try TemporaryFolder()
+    try write([beginning(0, at: 0)], to: folder.path + "/r")
+    let run = try Tool.shell(
+      "cd \"$1\"; $TOOL compare r; echo $?; $TOOL compare r --rounds 0; echo $?", [folder.path])
+    #expect(run.output == "1\n64\n")
+    #expect(run.errors.contains("r: the recording holds no operation to replay"))
+  }
+
+  @Test func `an interrupt is 130`() throws {
+    let run = try Tool.shell(
+      """
+      set -m; $TOOL compare --rounds 1000 & tool=$!
+      # Once it has many threads it is at work.
+      until [ $(ls /proc/$tool/task | wc -l) -gt 20 ]; do :; done
+      kill -INT $tool; wait $tool; echo $?
+      """)
+    #expect(run.output == "130\n", "\(run.output) \(run.errors)")
+    #expect(run.errors.contains("interrupted"))
+  }
+}

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Glibc
+import Rangeland
+import Testing
+
+@testable import RangelandReplay
+
+/// The history that the planner makes of recorded times and results.
+@Suite struct ReplayPlannerTests {
+  private static let page: UInt64 = 4096
+  private static let base: UInt64 = 0x10_0000
+
+  private func plan(_ events: [RecordedEvent], _ areas: [RecordedArea] = []) throws -> ReplayPlan {
+    ReplayPlan(try Recording(bytes: fileBytes(events, areas: areas), name: "test"))
+  }
+
+  /// What each thread does, in words.
+  private func words(_ plan: ReplayPlan, _ thread: Int) -> [String] {
+    plan.threads[thread].map { "\(plan.steps[$0].action)" }
+  }
+
+  /// Threads and steps that the `index`th step of a thread waits for.
+  private func waits(_ plan: ReplayPlan, _ thread: Int, _ index: Int) -> [[Int]] {
+    let step = plan.steps[plan.threads[thread].lowerBound + index]
+    return plan.dependencies[step.dependencies].map { [$0.thread, $0.steps] }
+  }
+
+  private func map(
+    _ address: UInt64, _ pages: UInt64, thread: Int, at enter: UInt64, to exit: UInt64,
+    flags: UInt64 = 0x22
+  ) -> RecordedEvent {
+    call(
+      .mmap, CallArguments(0, pages * Self.page, 3, flags, .max, 0), thread: thread, at: enter,
+      to: exit, result: Int64(address))
+  }
+
+  private func unmap(
+    _ address: UInt64, _ pages: UInt64, thread: Int, at enter: UInt64, to exit: UInt64
+  ) -> RecordedEvent {
+    call(
+      .munmap, CallArguments(address, pages * Self.page), thread: thread, at: enter, to: exit)
+  }
+
+  private func protect(
+    _ address: UInt64, _ pages: UInt64, _ rights: UInt64, thread: Int, at enter: UInt64,
+    to exit: UInt64
+  ) -> RecordedEvent {
+    call(
+      .mprotect, CallArguments(address, pages * Self.page, rights), thread: thread, at: enter,
+      to: exit)
+  }
+
+  @Test func `an address that was given out before its unmap was over is free first`() throws {
+    let made = try plan([
+      beginning(0, at: 0), beginning(1, at: 0), map(Self.base, 4, thread: 0, at: 1, to: 2),
+      // The unmap's exit is stamped after the other thread already has the address.
+      unmap(Self.base, 4, thread: 0, at: 10, to: 30),
+      map(Self.base, 4, thread: 1, at: 12, to: 20),
+    ])
+    #expect(words(made, 0) == ["map", "unmap"])
+    #expect(waits(made, 1, 0) == [[0, 2]])
+    #expect(made.ambiguousPairs == 1)
+    #expect(made.substituted.isEmpty)
+  }
+
+  @Test func `a mapping that takes longer than an unmap of its addresses comes after it`() throws {
+    let made = try plan([
+      beginning(0, at: 0), beginning(1, at: 0), map(Self.base, 4, thread: 0, at: 1, to: 2),
+      map(Self.base, 2, thread: 1, at: 9, to: 40), unmap(Self.base, 4, thread: 0, at: 10, to: 30),
+    ])
+    #expect(waits(made, 1, 0) == [[0, 2]])
+    #expect(waits(made, 0, 1).isEmpty)
+  }
+
+  @Test func `protect that succeeded beside an unmap came before it`() throws {
+    let made = try plan([
+      beginning(0, at: 0), beginning(1, at: 0), map(Self.base, 4, thread: 0, at: 1, to: 2),
+      unmap(Self.base, 4, thread: 0, at: 10, to: 30),
+      protect(Self.base, 1, 1, thread: 1, at: 11, to: 29),
+    ])
+    #expect(waits(made, 1, 0) == [[0, 1]])
+    #expect(waits(made, 0, 1) == [[1, 1]])
+    #expect(made.substituted.isEmpty)
+  }
+
+  @Test func `a fault beside an unmap came before it, one after its map comes after that`() throws {
+    let made = try plan([
+      beginning(0, at: 0), beginning(1, at: 0), map(Self.base, 4, thread: 0, at: 1, to: 2),
+      fault(Self.base + 8, thread: 1, at: 5), unmap(Self.base, 4, thread: 0, at: 10, to: 30),
+      fault(Self.base + 5000, thread: 1, at: 15),
+    ])
+    #expect(words(made, 1) == ["fault", "fault"])
+    #expect(waits(made, 1, 0) == [[0, 1]] && waits(made, 1, 1) == [[0, 1]])
+    #expect(waits(made, 0, 1) == [[1, 2]])
+    #expect(made.steps.allSatisfy { $0.expected == .success })
+  }
+
+  @Test func `a write beside a protect that allows it comes after it`() throws {
+    let areas = [
+      RecordedArea(start: Self.base, end: Self.base + Self.page, protection: .read)
+    ]
+    let made = try plan(
+      [
+        beginning(0, at: 0), beginning(1, at: 0),
+        protect(Self.base, 1, 3, thread: 0, at: 10, to: 30),
+        fault(Self.base, thread: 1, at: 20),
+      ], areas)
+    #expect(waits(made, 1, 0) == [[0, 1]])
+    #expect(made.steps.allSatisfy { $0.expected == .success })
+  }
+
+  @Test func `accesses that the mappings refuse are expected to be refused`() throws {
+    let areas = [
+      RecordedArea(start: Self.base, end: Self.base + Self.page, protection: .read)
+    ]
+    let made = try plan(
+      [
+        beginning(0, at: 0), fault(Self.base, at: 1), fault(Self.base + Self.page, at: 2),
+        fault(Self.base, at: 3, code: 4), fault(Self.base, at: 4, code: 20),
+      ], areas)
+    #expect(
+      made.steps.map(\.expected) == [
+        .refusal(.notPermitted), .refusal(.notMapped), .success, .refusal(.notPermitted),
+      ])
+  }
+
+  @Test func `readers of a page do not wait for each other, nor does who works elsewhere`() throws {
+    let made = try plan([
+      beginning(0, at: 0), beginning(1, at: 0), beginning(2, at: 0),
+      map(Self.base, 4, thread: 0, at: 1, to: 2), fault(Self.base, thread: 1, at: 5),
+      fault(Self.base, thread: 2, at: 6), protect(Self.base + 8192, 1, 1, thread: 2, at: 7, to: 8),
+      fault(Self.base + 4096, thread: 1, at: 9),
+    ])
+    #expect(waits(made, 1, 0) == [[0, 1]] && waits(made, 2, 0) == [[0, 1]])
+    #expect(waits(made, 2, 1) == [[0, 1]])
+    #expect(waits(made, 1, 1) == [[0, 1]])
+  }
+
+  @Test func `threads are started by their maker, in its order`() throws {
+    let made = try plan([
+      beginning(0, at: 0), map(Self.base, 4, thread: 0, at: 1, to: 2),
+      call(.clone3, CallArguments(0, 88), at: 3, to: 9, result: 101),
+      beginning(1, at: 5, parent: 0), fault(Self.base, thread: 1, at: 6),
+      unmap(Self.base + 8192, 1, thread: 0, at: 10, to: 11),
+    ])
+    #expect(made.roots == [0])
+    #expect(words(made, 0) == ["map", "spawn", "unmap"])
+    #expect(made.operations == 3)
+  }
+
+  @Test func `what the product does not have is applied by its effect and counted`() throws {
+    let areas = [
+      RecordedArea(
+        start: 0x7fff_0000_0000, end: 0x7fff_0000_2000, protection: [.read, .write],
+        backing: .stack),
+      RecordedArea(
+        start: 0x7fff_1000_0000, end: 0x7fff_1000_1000, protection: .read, backing: .kernel),
+    ]
+    let heap = UInt64(0x5000_0000)
+    let made = try plan(
+      [
+        beginning(0, at: 0), call(.brk, CallArguments(0), at: 1, result: Int64(heap)),
+        call(.brk, CallArguments(heap + 8192), at: 3, result: Int64(heap + 8192)),
+        call(.brk, CallArguments(heap + 4096), at: 5, result: Int64(heap + 4096)),
+        fault(0x7ffe_ffff_e000, at: 7),
+        call(
+          .mmap, CallArguments(0, 8192, 1, 2, 3, 0), at: 9, result: Int64(Self.base), file: nil),
+        call(
+          .mremap, CallArguments(Self.base, 8192, 16384, 1, 0), at: 11,
+          result: Int64(Self.base + 0x10_0000)),
+        call(.madvise, CallArguments(heap, 4096, 14), at: 13),
+        call(.mlock, CallArguments(heap, 4096), at: 15),
+        call(.mmap, CallArguments(0, 4096, 3, 0x22, .max, 0), at: 17, result: -12),
+      ], areas)
+    #expect(
+      words(made, 0) == [
+        "substituteMapping", "substituteUnmapping", "substituteMapping", "fault",
+        "substituteMapping", "substituteUnmapping", "substituteMapping",
+      ])
+    let counts = Dictionary(uniqueKeysWithValues: made.substituted.map { ($0.kind, $0.count) })
+    #expect(
+      counts == [
+        "brk": 3, "stack growth": 1, "mmap of a file": 1, "mremap": 1, "madvise HUGEPAGE": 1,
+        "mlock": 1, "failed mmap": 1, "stack at the start": 1, "kernel mapping at the start": 1,
+      ])
+  }
+
+  @Test func `failed calls that the product has fail alike`() throws {
+    let areas = [
+      RecordedArea(start: Self.base, end: Self.base + 8192, protection: [.read, .write])
+    ]
+    let made = try plan(
+      [
+        beginning(0, at: 0),
+        call(.mprotect, CallArguments(Self.base, 3 * 4096, 1), at: 1, result: -12),
+        fault(Self.base, at: 3),
+        call(.madvise, CallArguments(Self.base, 3 * 4096, 4), at: 5, result: -12),
+        call(.mprotect, CallArguments(Self.base, 4096, 2), at: 7, result: -13),
+      ], areas)
+    #expect(
+      made.steps.map(\.expected) == [
+        .failure(ENOMEM), .refusal(.notPermitted), .failure(ENOMEM),
+      ])
+    #expect(made.substituted.map(\.kind) == ["failed mprotect"])
+  }
+}
