@@ -25,13 +25,13 @@ struct SpaceBench {
         BenchCell(name: "fault1", subject: "kernel", threads: threads) { n in
           (0..<n).map { _ in KernelFault1() }
         })
-      let zeroers = (0..<threads).map { _ in ZeroPages() }
-      cells.append(
-        BenchCell(name: "fault1", subject: "zeroing", threads: threads) { _ in zeroers })
-      cells.append(
-        BenchCell(name: "fault1", subject: "zeroing, descending", threads: threads) { _ in
-          zeroers.map { ZeroPagesDescending(pages: $0) }
-        })
+      let pages = (0..<threads).map { _ in PagesToZero() }
+      for (subject, isAscending) in [("zeroing", true), ("zeroing, descending", false)] {
+        cells.append(
+          BenchCell(name: "fault1", subject: subject, threads: threads) { _ in
+            pages.map { ZeroPages(pages: $0, isAscending: isAscending) }
+          })
+      }
       cells.append(
         BenchCell(name: "spin", subject: "processor", threads: threads) { n in
           (0..<n).map { _ in Spin() }
