@@ -49,6 +49,9 @@ static inline void rl_cpu_relax(void) {
 #endif
 }
 
+/// Begins to load the line of `p`, which will be written. Never faults.
+static inline void rl_prefetch(const void *p) { __builtin_prefetch(p, 1, 3); }
+
 /// Lets another thread run: only for waits that no event announces (memory that may come back).
 static inline void rl_yield(void) { sched_yield(); }
 

@@ -9,28 +9,58 @@
 import RangeLocks
 
 /// What stands behind a hold.
-enum HoldBacking {
+enum HoldBacking: UInt8 {
   /// The range lock: the hold's `RangeHold`.
   case range
-  /// The semaphore.
+  /// The semaphore; of a writer also the hold's `cells`.
   case semaphore
-  /// A VMA's lock word (`.perVMA` readers).
-  case cell(VMACellRef)
+  /// A VMA's lock word (`.perVMA` readers): the hold's `cells` is that one.
+  case cell
 }
 
-/// The part that read and write holds share.
+/// The part that read and write holds share. Whole words only: a hold is moved around, and what is stored byte by
+/// byte is slow to load as a word.
 struct HoldCore: ~Copyable {
   let lock: SpaceLockRef
   /// The range the operation asked for (not what the policy made of it).
   var range: AddressRange
-  let mode: LockMode
-  let operation: OperationKind
-  let backing: HoldBacking
-  /// Cells that this writer has write-locked, `.perVMA` only.
-  var lockedCells: VMACellRef?
+  var rangeHold: RangeHold?
+  /// `.perVMA` only: the cells that this writer has write-locked, or the one that this reader is in.
+  var cells: VMACellRef?
   /// The ledger's slot, when statistics are on.
   let ledgerSlot: LedgerSlotRef?
-  var rangeHold: RangeHold?
+  /// Mode, operation and backing, a byte each.
+  private let tag: UInt64
+
+  var mode: LockMode {
+    // What `init` has put in.
+    @inline(__always) get { LockMode(rawValue: UInt8(truncatingIfNeeded: tag)).unsafelyUnwrapped }
+  }
+  var operation: OperationKind {
+    @inline(__always) get {
+      OperationKind(rawValue: UInt8(truncatingIfNeeded: tag >> 8)).unsafelyUnwrapped
+    }
+  }
+  var backing: HoldBacking {
+    @inline(__always) get {
+      HoldBacking(rawValue: UInt8(truncatingIfNeeded: tag >> 16)).unsafelyUnwrapped
+    }
+  }
+
+  @inline(__always)
+  init(
+    _ lock: SpaceLockRef, _ range: AddressRange, _ mode: LockMode, _ operation: OperationKind,
+    _ backing: HoldBacking, ledgerSlot: LedgerSlotRef?, rangeHold: consuming RangeHold? = nil,
+    cell: VMACellRef? = nil
+  ) {
+    self.lock = lock
+    self.range = range
+    self.rangeHold = rangeHold
+    cells = cell
+    self.ledgerSlot = ledgerSlot
+    tag =
+      UInt64(mode.rawValue) | UInt64(operation.rawValue) << 8 | UInt64(backing.rawValue) << 16
+  }
 
   deinit {
     LockOrder.released(.space)
@@ -40,14 +70,14 @@ struct HoldCore: ~Copyable {
       // `rangeHold` releases when it is destroyed, right after this body.
       break
     case .semaphore:
-      var cell = lockedCells
+      var cell = cells
       while let current = cell {
         cell = current.pointee.nextLocked
         current.pointee.endWrite()
       }
       lock.pointee.semaphore.unlock(mode)
-    case .cell(let cell):
-      cell.pointee.endRead()
+    case .cell:
+      cells.unsafelyUnwrapped.pointee.endRead()
     }
     if let ledgerSlot { lock.pointee.ledger!.didRelease(ledgerSlot) }
   }

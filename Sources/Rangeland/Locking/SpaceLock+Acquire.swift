@@ -42,9 +42,7 @@ extension UnsafeMutablePointer where Pointee == SpaceLock {
       ledger.pointee.granted(slot!)
     }
     return ReadHold(
-      core: HoldCore(
-        lock: self, range: range, mode: .read, operation: operation, backing: .cell(cell),
-        lockedCells: nil, ledgerSlot: slot, rangeHold: nil))
+      core: HoldCore(self, range, .read, operation, .cell, ledgerSlot: slot, cell: cell))
   }
 
   /// Waits for the whole lock before the operation knows its range: a placement under a policy that
@@ -68,16 +66,14 @@ extension UnsafeMutablePointer where Pointee == SpaceLock {
     let backing: HoldBacking
     switch pointee.policy {
     case .ranged, .wholeRange:
-      hold = pointee.ranges.lock(over: pointee.keys(whole), mode)
+      hold = pointee.lockRange(whole, mode)
       backing = .range
     case .semaphore, .perVMA:
       pointee.semaphore.lock(mode)
       backing = .semaphore
     }
     LockOrder.acquired(.space)
-    return HoldCore(
-      lock: self, range: whole, mode: mode, operation: operation, backing: backing,
-      lockedCells: nil, ledgerSlot: nil, rangeHold: hold)
+    return HoldCore(self, whole, mode, operation, backing, ledgerSlot: nil, rangeHold: hold)
   }
 
   /// The same with statistics: a try first, so that only real waits are counted.
@@ -93,12 +89,12 @@ extension UnsafeMutablePointer where Pointee == SpaceLock {
     switch pointee.policy {
     case .ranged, .wholeRange:
       backing = .range
-      if let got = pointee.ranges.tryLock(over: pointee.keys(whole), mode) {
+      if let got = pointee.tryLockRange(whole, mode) {
         hold = consume got
         ledger.pointee.granted(slot)
       } else {
         ledger.beginWait(slot)
-        hold = pointee.ranges.lock(over: pointee.keys(whole), mode)
+        hold = pointee.lockRange(whole, mode)
         ledger.endWait(slot)
       }
     case .semaphore, .perVMA:
@@ -112,9 +108,7 @@ extension UnsafeMutablePointer where Pointee == SpaceLock {
       }
     }
     LockOrder.acquired(.space)
-    return HoldCore(
-      lock: self, range: whole, mode: mode, operation: operation, backing: backing,
-      lockedCells: nil, ledgerSlot: slot, rangeHold: hold)
+    return HoldCore(self, whole, mode, operation, backing, ledgerSlot: slot, rangeHold: hold)
   }
 
   @inline(__always)
@@ -127,7 +121,7 @@ extension UnsafeMutablePointer where Pointee == SpaceLock {
     switch pointee.policy {
     case .ranged, .wholeRange:
       backing = .range
-      hold = pointee.ranges.tryLock(over: pointee.keys(range), mode)
+      hold = pointee.tryLockRange(range, mode)
       if hold == nil {
         if let slot { pointee.ledger!.pointee.abandoned(slot) }
         return nil
@@ -141,9 +135,7 @@ extension UnsafeMutablePointer where Pointee == SpaceLock {
     }
     if let slot { pointee.ledger!.pointee.granted(slot) }
     LockOrder.acquired(.space)
-    return HoldCore(
-      lock: self, range: range, mode: mode, operation: operation, backing: backing,
-      lockedCells: nil, ledgerSlot: slot, rangeHold: hold)
+    return HoldCore(self, range, mode, operation, backing, ledgerSlot: slot, rangeHold: hold)
   }
 }
 
@@ -179,7 +171,7 @@ extension WriteHold {
 
   /// Takes over a cell that was made write-locked for a record about to be published.
   mutating func adopt(_ cell: VMACellRef) {
-    cell.pointee.nextLocked = core.lockedCells
-    core.lockedCells = cell
+    cell.pointee.nextLocked = core.cells
+    core.cells = cell
   }
 }

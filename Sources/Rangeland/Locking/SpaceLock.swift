@@ -15,8 +15,9 @@ import RangeLocks
 /// The lock of one address space. It lives in the space's storage and does not move.
 struct SpaceLock: ~Copyable {
   let policy: LockPolicy
-  /// Policies `.ranged` and `.wholeRange`.
-  let ranges: RangeLock
+  /// Policies `.ranged` and `.wholeRange`. One reference, counted by hand: a counted one would be retained and
+  /// released by every operation, and two threads in disjoint ranges would write the line of the count.
+  private let ranges: Unmanaged<RangeLock>
   /// Policies `.semaphore` and `.perVMA`.
   let semaphore = ReadWriteSemaphore()
   /// Present when statistics are on. Immutable, so that a predicted branch is all it costs when off.
@@ -24,18 +25,38 @@ struct SpaceLock: ~Copyable {
 
   init(policy: LockPolicy, statistics: Bool) {
     self.policy = policy
-    ranges = RangeLock()
+    ranges = Unmanaged.passRetained(RangeLock())
     ledger = statistics ? WaitLedger.make() : nil
   }
 
   deinit {
+    ranges.release()
     if let ledger { WaitLedger.destroy(ledger) }
   }
 
   /// The keys that a request for `range` locks under this policy.
   @inline(__always)
   borrowing func keys(_ range: AddressRange) -> KeyRange {
-    policy == .ranged ? KeyRange(first: range.start, last: range.end - 1) : .all
+    policy == .ranged
+      ? KeyRange(first: range.start, last: range.end - 1) : KeyRange(first: 0, last: .max)
+  }
+
+  /// Waits for the range lock over the keys of `range`. Never `nil`.
+  @inline(__always)
+  borrowing func lockRange(_ range: AddressRange, _ mode: LockMode) -> RangeHold? {
+    let keys = keys(range)
+    var hold: RangeHold?
+    ranges._withUnsafeGuaranteedRef { hold = $0.lock(over: keys, mode) }
+    return hold
+  }
+
+  /// Takes the range lock over the keys of `range` if nobody ahead conflicts.
+  @inline(__always)
+  borrowing func tryLockRange(_ range: AddressRange, _ mode: LockMode) -> RangeHold? {
+    let keys = keys(range)
+    var hold: RangeHold?
+    ranges._withUnsafeGuaranteedRef { hold = $0.tryLock(over: keys, mode) }
+    return hold
   }
 }
 

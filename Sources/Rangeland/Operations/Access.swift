@@ -12,23 +12,34 @@ extension AddressSpace {
   /// (relaxed atomic); others are copied.
   ///
   /// - Throws: `AccessFault` with the address that refused.
-  @inline(__always)
+  @inlinable
   public func load<T: BitwiseCopyable>(
     _ type: T.Type = T.self, at address: Address
   ) throws(AccessFault) -> T {
-    let accessor = try ownAccessor(address, .read)
-    var bits: UInt64 = 0
-    if MemoryLayout<T>.size <= 8 {
-      try loadSmall(MemoryLayout<T>.size, &bits, address, accessor)
+    // Inlined into the caller, so that it and what it calls are not generic where they run.
+    switch MemoryLayout<T>.size {
+    case 8: return unsafeBitCast(try loadSmall(8, at: address), to: T.self)
+    case 4:
+      let bits = try loadSmall(4, at: address)
+      return unsafeBitCast(UInt32(truncatingIfNeeded: bits), to: T.self)
+    case 2:
+      let bits = try loadSmall(2, at: address)
+      return unsafeBitCast(UInt16(truncatingIfNeeded: bits), to: T.self)
+    case 1:
+      let bits = try loadSmall(1, at: address)
+      return unsafeBitCast(UInt8(truncatingIfNeeded: bits), to: T.self)
+    case 0..<8:
+      let bits = try loadSmall(MemoryLayout<T>.size, at: address)
       return withUnsafeBytes(of: bits) { $0.loadUnaligned(as: T.self) }
+    default: return try loadLarge(address)
     }
-    return try loadLarge(address)
   }
 
-  @inline(__always)
-  private func loadSmall(
-    _ size: Int, _ bits: inout UInt64, _ address: Address, _ accessor: AccessorRef
-  ) throws(AccessFault) {
+  /// Up to 8 bytes, in the low bytes of the result.
+  @usableFromInline
+  func loadSmall(_ size: Int, at address: Address) throws(AccessFault) -> UInt64 {
+    let accessor = try ownAccessor(address, .read)
+    var bits: UInt64 = 0
     while true {
       let done: Bool
       switch size {
@@ -50,13 +61,13 @@ extension AddressSpace {
           accessor.tryCopyOut(address, to: $0.baseAddress!, count: size) == size
         }
       }
-      if done { return }
-      try fault(at: accessor.pointee.faultAddress, .read)
+      if done { return bits }
+      try fault(at: accessor.pointee.faultAddress, .read, for: accessor)
     }
   }
 
-  @inline(never)
-  private func loadLarge<T: BitwiseCopyable>(_ address: Address) throws(AccessFault) -> T {
+  @usableFromInline @inline(never)
+  func loadLarge<T: BitwiseCopyable>(_ address: Address) throws(AccessFault) -> T {
     let buffer = UnsafeMutableRawBufferPointer.allocate(
       byteCount: MemoryLayout<T>.size, alignment: MemoryLayout<T>.alignment)
     defer { buffer.deallocate() }
@@ -68,13 +79,48 @@ extension AddressSpace {
   /// (relaxed atomic); others are copied, and a fault in the middle leaves what came before.
   ///
   /// - Throws: `AccessFault` with the address that refused.
-  @inline(__always)
+  @inlinable
   public func store<T: BitwiseCopyable>(
     _ value: T, at address: Address
   ) throws(AccessFault) {
+    // Inlined into the caller: see `load`.
+    switch MemoryLayout<T>.size {
+    case 8: try storeSmall(8, unsafeBitCast(value, to: UInt64.self), at: address)
+    case 4: try storeSmall(4, UInt64(unsafeBitCast(value, to: UInt32.self)), at: address)
+    case 2: try storeSmall(2, UInt64(unsafeBitCast(value, to: UInt16.self)), at: address)
+    case 1: try storeSmall(1, UInt64(unsafeBitCast(value, to: UInt8.self)), at: address)
+    default:
+      try withUnsafeBytes(of: value) { (bytes) throws(AccessFault) in
+        try storeBytes(bytes, at: address)
+      }
+    }
+  }
+
+  /// 1, 2, 4 or 8 bytes, from the low bytes of `bits`.
+  @usableFromInline
+  func storeSmall(_ size: Int, _ bits: UInt64, at address: Address) throws(AccessFault) {
     let accessor = try ownAccessor(address, .write)
-    while !accessor.tryStore(address, value) {
-      try fault(at: accessor.pointee.faultAddress, .write)
+    while true {
+      let done =
+        switch size {
+        case 8: accessor.tryStore(address, bits)
+        case 4: accessor.tryStore(address, UInt32(truncatingIfNeeded: bits))
+        case 2: accessor.tryStore(address, UInt16(truncatingIfNeeded: bits))
+        default: accessor.tryStore(address, UInt8(truncatingIfNeeded: bits))
+        }
+      if done { return }
+      try fault(at: accessor.pointee.faultAddress, .write, for: accessor)
+    }
+  }
+
+  @usableFromInline @inline(never)
+  func storeBytes(
+    _ bytes: UnsafeRawBufferPointer, at address: Address
+  ) throws(AccessFault) {
+    guard let source = bytes.baseAddress, !bytes.isEmpty else { return }
+    let accessor = try ownAccessor(address, .write)
+    while !accessor.tryStoreBytes(address, from: source, count: bytes.count) {
+      try fault(at: accessor.pointee.faultAddress, .write, for: accessor)
     }
   }
 
@@ -92,7 +138,7 @@ extension AddressSpace {
     while !accessor.tryCompareExchange(
       address, expected: expected, desired: desired, seen: &seen)
     {
-      try fault(at: accessor.pointee.faultAddress, .write)
+      try fault(at: accessor.pointee.faultAddress, .write, for: accessor)
     }
     return seen
   }
@@ -110,7 +156,7 @@ extension AddressSpace {
       done += accessor.tryCopyOut(
         address &+ UInt64(done), to: target + done, count: buffer.count - done)
       if done == buffer.count { return }
-      try fault(at: address &+ UInt64(done), .read)
+      try fault(at: address &+ UInt64(done), .read, for: accessor)
     }
   }
 
@@ -127,7 +173,7 @@ extension AddressSpace {
       done += accessor.tryCopyIn(
         address &+ UInt64(done), from: source + done, count: bytes.count - done)
       if done == bytes.count { return }
-      try fault(at: address &+ UInt64(done), .write)
+      try fault(at: address &+ UInt64(done), .write, for: accessor)
     }
   }
 

@@ -18,12 +18,22 @@ extension AddressSpace {
   ///
   /// - Throws: `AccessFault` with Linux's signal code and address.
   public func fault(at address: Address, _ access: AccessKind) throws(AccessFault) {
+    try fault(at: address, access, for: nil)
+  }
+
+  /// The same, on the way of an access.
+  ///
+  /// - Parameter accessor: the calling thread's, whose access missed. A page that is made for it is in its
+  ///   translation cache afterwards.
+  func fault(
+    at address: Address, _ access: AccessKind, for accessor: AccessorRef?
+  ) throws(AccessFault) {
     let before = LockMap.enter(.fault)
     defer { LockMap.leave(before) }
     try checkCanonical(address, access)
     let context = reclaimer.context()
     if policy == .perVMA {
-      switch faultUnderCell(address, access, context) {
+      switch faultUnderCell(address, access, accessor, context) {
       case .done: return
       case .refused(let reason):
         throw AccessFault(reason: reason, address: address, access: access)
@@ -33,7 +43,7 @@ extension AddressSpace {
     let hold = lock.read(AddressRange(pageOf: address), .fault)
     park.pass(.fault)
     context.pin()
-    let outcome = resolve(address, access, hold, mayPublishIdentity: true, context)
+    let outcome = resolve(address, access, hold, mayPublishIdentity: true, accessor, context)
     context.unpin()
     hold.release()
     if case .refused(let reason) = outcome {
@@ -61,7 +71,7 @@ extension AddressSpace {
 
   /// The fault under the lock word of its VMA (Linux `lock_vma_under_rcu`).
   private func faultUnderCell(
-    _ address: Address, _ access: AccessKind, _ context: Context
+    _ address: Address, _ access: AccessKind, _ accessor: AccessorRef?, _ context: Context
   ) -> Outcome {
     context.pin()
     defer { context.unpin() }
@@ -69,13 +79,13 @@ extension AddressSpace {
       return .needsSpaceLock
     }
     park.pass(.fault)
-    return resolve(address, access, hold, mayPublishIdentity: false, context)
+    return resolve(address, access, hold, mayPublishIdentity: false, accessor, context)
   }
 
   /// The fault itself. The thread is pinned.
   private func resolve(
     _ address: Address, _ access: AccessKind, _ hold: borrowing ReadHold,
-    mayPublishIdentity: Bool, _ context: Context
+    mayPublishIdentity: Bool, _ accessor: AccessorRef?, _ context: Context
   ) -> Outcome {
     let page = AddressRange(pageOf: address)
     LockMap.observe(.layout, hold, page)
@@ -97,7 +107,7 @@ extension AddressSpace {
     LockMap.observe(.pageTableEntry, hold, page)
     if isPrivate {
       return access == .write
-        ? resolvePrivateWrite(page.start, record, context)
+        ? resolvePrivateWrite(page.start, record, accessor, context)
         : resolvePrivateRead(page.start, record, context)
     }
     return resolveShared(page.start, record, context)
@@ -149,9 +159,15 @@ extension AddressSpace {
 
   /// A write to a private page: a page of its own, filled with zeros or copied.
   private func resolvePrivateWrite(
-    _ page: Address, _ record: RecordRef, _ context: Context
+    _ page: Address, _ record: RecordRef, _ accessor: AccessorRef?, _ context: Context
   ) -> Outcome {
-    let existing = tables.lookup(page, context)
+    // Without the latch; what it decides is checked again under it.
+    let seen = tables.leaf(page)
+    var existing = PageTableEntry.empty
+    // Acquires the page that `install` publishes.
+    if let seen {
+      existing.bits = seen.entry(of: page).pointee.load(ordering: .acquiring)
+    }
     var source: PageTableEntry?
     if existing.isPresent && !existing.isZeroPage { source = existing }
     if source == nil, existing.isEmpty, let backing = record.pointee.backing {
@@ -162,16 +178,17 @@ extension AddressSpace {
       }
     }
     if let source, source.kind == .anonymous, arena.references(source.frame) == 1 {
-      return reuse(page, record, context)
+      return reuse(page, record, accessor, context)
     }
     guard let frame = arena.allocate(zeroed: source == nil, context) else {
       return .refused(.outOfMemory)
     }
     let anonymous = record.pointee.anonymous!
     arena.setOwner(of: frame, anonymous.pointee.object, index: anonymous.pageIndex(page))
-    let new = PageTableEntry(
+    var new = PageTableEntry(
       frame: frame, rights: record.pointee.flags.pageRights, kind: .anonymous)
-    guard let leaf = tables.latchLeaf(page, creating: true, context) else {
+    if let accessor { new = accessor.claimed(new) }
+    guard let leaf = tables.latchLeaf(page, creating: true, seen: seen, context) else {
       arena.release(frame, context)
       return .refused(.outOfMemory)
     }
@@ -182,9 +199,10 @@ extension AddressSpace {
         // The page went while we looked (MADV_DONTNEED): begin again.
         leaf.pointee.latch.unlock(.pageTable)
         arena.release(frame, context)
-        return resolvePrivateWrite(page, record, context)
+        return resolvePrivateWrite(page, record, accessor, context)
       }
       _ = leaf.install(new, at: page)
+      accessor?.remember(page, new)
       leaf.pointee.latch.unlock(.pageTable)
       counters.add(.rssAnonymous, 1, context)
       LockMap.observe(.residency, .credit, .write)
@@ -194,19 +212,20 @@ extension AddressSpace {
       // Another thread was first (F-2): its page stays.
       leaf.pointee.latch.unlock(.pageTable)
       arena.release(frame, context)
-      return now.isWritable ? .done : reuse(page, record, context)
+      return now.isWritable ? .done : reuse(page, record, accessor, context)
     }
     if let source {
       guard now.frame == source.frame else {
         leaf.pointee.latch.unlock(.pageTable)
         arena.release(frame, context)
-        return resolvePrivateWrite(page, record, context)
+        return resolvePrivateWrite(page, record, accessor, context)
       }
       arena.pointee.bytes(of: frame).copyMemory(
         from: arena.pointee.bytes(of: source.frame), byteCount: Int(Address.pageSize))
     }
     var drops = FrameDropList(arena, accessors, context)
     tables.replace(new, at: page, in: leaf, &drops)
+    accessor?.remember(page, new)
     leaf.pointee.latch.unlock(.pageTable)
     account(drops, context)
     counters.add(.rssAnonymous, 1, context)
@@ -215,9 +234,11 @@ extension AddressSpace {
   }
 
   /// The page is the VMA's own already: it gets the rights back that `protect` took (Linux `wp_page_reuse`).
-  private func reuse(_ page: Address, _ record: RecordRef, _ context: Context) -> Outcome {
+  private func reuse(
+    _ page: Address, _ record: RecordRef, _ accessor: AccessorRef?, _ context: Context
+  ) -> Outcome {
     guard let leaf = tables.latchLeaf(page, creating: false, context) else {
-      return resolvePrivateWrite(page, record, context)
+      return resolvePrivateWrite(page, record, accessor, context)
     }
     LockMap.observe(.pageTableEntry, .pageTable, .write)
     let now = leaf.latchedEntry(page)
@@ -226,7 +247,7 @@ extension AddressSpace {
       && arena.references(now.frame) == 1
     if isOwn { leaf.grant(record.pointee.flags.pageRights, at: page) }
     leaf.pointee.latch.unlock(.pageTable)
-    return isOwn ? .done : resolvePrivateWrite(page, record, context)
+    return isOwn ? .done : resolvePrivateWrite(page, record, accessor, context)
   }
 
   // MARK: objects

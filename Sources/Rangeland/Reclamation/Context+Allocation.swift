@@ -58,7 +58,7 @@ extension UnsafeMutablePointer where Pointee == ThreadContext {
     SlabHeader.of(node).pointee.next = cache.pointee.free
     cache.pointee.free = node
     cache.pointee.count &+= 1
-    if cache.pointee.count > 4 * kind.batch { shed(cache, kind) }
+    if cache.pointee.count > kind.cacheLimit { shed(cache, kind) }
   }
 
   @inline(never)
@@ -76,7 +76,7 @@ extension UnsafeMutablePointer where Pointee == ThreadContext {
   /// Gives whole batches back to the pool when the cache holds many.
   @inline(never)
   func shed(_ cache: UnsafeMutablePointer<SlabCache>, _ kind: SlabClass) {
-    while cache.pointee.count > 4 * kind.batch, let first = cache.pointee.free {
+    while cache.pointee.count > kind.cacheLimit, let first = cache.pointee.free {
       var last = first
       for _ in 1..<kind.batch { last = SlabHeader.of(last).pointee.next! }
       cache.pointee.free = SlabHeader.of(last).pointee.next

@@ -11,7 +11,7 @@ extension UnsafeMutablePointer where Pointee == ThreadContext {
   func pin() {
     pointee.pinDepth &+= 1
     if pointee.pinDepth == 1 {
-      let epoch = pointee.reclaimer.pointee.epoch.load(ordering: .relaxed)
+      let epoch = pointee.epoch.pointee.load(ordering: .relaxed)
       // Ordered before the section's reads. Partner: the scan in `tryAdvance`.
       pointee.slot.store(epoch << 1 | 1, ordering: .sequentiallyConsistent)
     }
@@ -38,18 +38,26 @@ extension UnsafeMutablePointer where Pointee == ThreadContext {
   func retire(_ node: UnsafeMutableRawPointer, _ kind: SlabClass) {
     assert(isPinned, "retire outside an epoch section")
     let cache = pointee.caches + kind.rawValue
-    let now = pointee.reclaimer.pointee.epoch.load(ordering: .sequentiallyConsistent)
+    let now = pointee.epoch.pointee.load(ordering: .sequentiallyConsistent)
     switch now % 3 {
     case 0: push(node, into: &cache.pointee.limbo0, cache, now)
     case 1: push(node, into: &cache.pointee.limbo1, cache, now)
     default: push(node, into: &cache.pointee.limbo2, cache, now)
     }
-    cache.pointee.retiredSinceAdvance &+= 1
-    if cache.pointee.retiredSinceAdvance >= 32 {
-      cache.pointee.retiredSinceAdvance = 0
-      pointee.reclaimer.pointee.tryAdvance()
-      shed(cache, kind)
+    if pointee.retiredEpoch != now {
+      // Somebody moved it on: once in a while is enough for all.
+      pointee.retiredEpoch = now
+      pointee.retired = 0
     }
+    pointee.retired &+= kind.weight
+    if pointee.retired >= 128 { tryAdvance() }
+    if cache.pointee.count > kind.cacheLimit { shed(cache, kind) }
+  }
+
+  @inline(never)
+  private func tryAdvance() {
+    pointee.retired = 0
+    pointee.reclaimer.pointee.tryAdvance()
   }
 
   @inline(__always)

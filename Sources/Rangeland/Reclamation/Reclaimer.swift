@@ -7,7 +7,8 @@
 // Mechanism: three limbo generations per thread and kind; the global epoch moves on when every pinned
 //   thread has seen it. A generation is reused three epochs later: one more than the classic rule,
 //   because the unlinking store may still sit in a store buffer when the epoch is read.
-// Cost: pin = one sequentially consistent store; retire = a few plain stores, amortised a scan of slots.
+// Cost: pin = one sequentially consistent store; retire = a few plain stores, and after 128 in one epoch a
+//   scan of slots: each advance of the epoch costs every running thread a cache miss or two.
 // Source: Fraser, "Practical lock-freedom" (2004), section 5.2.3.
 
 import CRangeland
@@ -15,8 +16,9 @@ import RangeLocks
 import Synchronization
 
 struct Reclaimer: ~Copyable {
-  /// The global epoch. Partner: the slots of the pinned threads.
-  let epoch = Atomic<UInt64>(3)
+  /// The global epoch, on a pair of cache lines of its own: it is written now and then, and the rest of this
+  /// is read by every operation. Partner: the slots of the pinned threads.
+  let epoch: UnsafeMutablePointer<Atomic<UInt64>>
   /// `RL_MAX_THREADS` atomic pointers, lazily committed; set once by the owning thread.
   let contexts: UnsafeMutablePointer<Atomic<UInt>>
   /// One pool per `SlabClass`.
@@ -44,6 +46,9 @@ struct Reclaimer: ~Copyable {
   ) {
     self.contexts = contexts
     self.pools = pools
+    epoch = UnsafeMutableRawPointer.allocate(byteCount: 128, alignment: 128)
+      .bindMemory(to: Atomic<UInt64>.self, capacity: 1)
+    epoch.initialize(to: Atomic(3))
   }
 
   /// Frees everything. No thread may use the reclaimer or a node of it any more.
@@ -61,6 +66,8 @@ struct Reclaimer: ~Copyable {
       (reclaimer.pointee.pools + i).deinitialize(count: 1)
     }
     reclaimer.pointee.pools.deallocate()
+    reclaimer.pointee.epoch.deinitialize(count: 1)
+    reclaimer.pointee.epoch.deallocate()
     _ = rl_release(UnsafeMutableRawPointer(reclaimer.pointee.contexts), contextBytes)
     reclaimer.deinitialize(count: 1)
     reclaimer.deallocate()
@@ -68,7 +75,7 @@ struct Reclaimer: ~Copyable {
 
   /// Moves the epoch on if every pinned thread has seen the current one.
   borrowing func tryAdvance() {
-    let now = epoch.load(ordering: .sequentiallyConsistent)
+    let now = epoch.pointee.load(ordering: .sequentiallyConsistent)
     let bound = Int(rl_thread_index_bound())
     for i in 0..<bound {
       let bits = contexts[i].load(ordering: .acquiring)
@@ -77,7 +84,7 @@ struct Reclaimer: ~Copyable {
       let slot = context.pointee.slot.load(ordering: .sequentiallyConsistent)
       if slot != 0 && slot >> 1 != now { return }
     }
-    _ = epoch.compareExchange(
+    _ = epoch.pointee.compareExchange(
       expected: now, desired: now + 1, ordering: .sequentiallyConsistent)
   }
 }

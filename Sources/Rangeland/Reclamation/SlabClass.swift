@@ -39,6 +39,13 @@ enum SlabClass: Int, CaseIterable {
 
   /// Nodes moved between a thread's cache and the shared pool at a time.
   var batch: Int { self == .pageTable ? 8 : 32 }
+
+  /// Free nodes that a thread keeps: more than come back from one epoch as a rule, so that a thread in steady
+  /// state does not go to the shared pool.
+  var cacheLimit: Int { self == .pageTable ? 64 : 512 }
+
+  /// What a retired node counts towards an attempt to move the epoch on: page tables are large.
+  var weight: Int { self == .pageTable ? 8 : 1 }
 }
 
 /// Sits before every node, so that readers may read all of a retired node while it is linked here.

@@ -17,6 +17,11 @@ struct ThreadContext: ~Copyable {
   /// 0 = not pinned, else epoch << 1 | 1. Partner: `Reclaimer.tryAdvance`.
   let slot = Atomic<UInt64>(0)
   let reclaimer: UnsafeMutablePointer<Reclaimer>
+  /// The reclaimer's: a copy spares every operation a load.
+  let epoch: UnsafeMutablePointer<Atomic<UInt64>>
+  /// Nodes retired in `retiredEpoch`, or since the thread tried to move the epoch on: see `retire`.
+  var retired = 0
+  var retiredEpoch: UInt64 = 0
   /// One cache per `SlabClass`.
   let caches: UnsafeMutablePointer<SlabCache>
   /// The thread's cache of free frames: see Paging/Frames.
@@ -31,7 +36,9 @@ struct ThreadContext: ~Copyable {
     let context = UnsafeMutableRawPointer.allocate(
       byteCount: MemoryLayout<ThreadContext>.size + 128, alignment: 128
     ).bindMemory(to: ThreadContext.self, capacity: 1)
-    context.initialize(to: ThreadContext(index: index, reclaimer: reclaimer, caches: caches))
+    context.initialize(
+      to: ThreadContext(
+        index: index, reclaimer: reclaimer, epoch: reclaimer.pointee.epoch, caches: caches))
     return context
   }
 
@@ -52,7 +59,6 @@ struct SlabCache {
   var limbo0 = Limbo()
   var limbo1 = Limbo()
   var limbo2 = Limbo()
-  var retiredSinceAdvance = 0
 
   /// Nodes retired in one epoch.
   struct Limbo {

@@ -8,13 +8,13 @@ public struct Protection: OptionSet, Sendable, Hashable {
   @inlinable public init(rawValue: UInt32) { self.rawValue = rawValue }
 
   /// Pages may be read (`PROT_READ`).
-  public static let read = Protection(rawValue: 1)
+  @inlinable public static var read: Protection { Protection(rawValue: 1) }
   /// Pages may be written (`PROT_WRITE`). As on x86-64, a page that may be written may be read.
-  public static let write = Protection(rawValue: 2)
+  @inlinable public static var write: Protection { Protection(rawValue: 2) }
   /// Pages may be executed (`PROT_EXEC`). As on x86-64 without protection keys, they may be read.
-  public static let execute = Protection(rawValue: 4)
+  @inlinable public static var execute: Protection { Protection(rawValue: 4) }
   /// Every right.
-  public static let all: Protection = [.read, .write, .execute]
+  @inlinable public static var all: Protection { Protection(rawValue: 7) }
 }
 
 /// Who sees the writes to a mapping (Linux `MAP_PRIVATE`, `MAP_SHARED`).

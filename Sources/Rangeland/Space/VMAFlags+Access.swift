@@ -12,7 +12,7 @@ extension VMAFlags {
 
   /// The same flags with other rights.
   func with(_ protection: Protection) -> VMAFlags {
-    var flags = subtracting([.read, .write, .execute])
+    var flags = subtracting(.access)
     if protection.contains(.read) { flags.insert(.read) }
     if protection.contains(.write) { flags.insert(.write) }
     if protection.contains(.execute) { flags.insert(.execute) }
@@ -32,7 +32,7 @@ extension VMAFlags {
   @inline(__always)
   func allows(_ access: AccessKind) -> Bool {
     switch access {
-    case .read: !isDisjoint(with: [.read, .write, .execute])
+    case .read: !isDisjoint(with: .access)
     case .write: contains(.write)
     case .execute: contains(.execute)
     }

@@ -25,9 +25,17 @@ struct SpaceBench {
         BenchCell(name: "fault1", subject: "kernel", threads: threads) { n in
           (0..<n).map { _ in KernelFault1() }
         })
-      let zeroers = (0..<threads).map { _ in ZeroPages() }
+      let pages = (0..<threads).map { _ in PagesToZero() }
+      for (subject, isAscending) in [("zeroing", true), ("zeroing, descending", false)] {
+        cells.append(
+          BenchCell(name: "fault1", subject: subject, threads: threads) { _ in
+            pages.map { ZeroPages(pages: $0, isAscending: isAscending) }
+          })
+      }
       cells.append(
-        BenchCell(name: "fault1", subject: "zeroing", threads: threads) { _ in zeroers })
+        BenchCell(name: "spin", subject: "processor", threads: threads) { n in
+          (0..<n).map { _ in Spin() }
+        })
       for policy in LockPolicy.allCases {
         let space = try AddressSpace(policy: policy, placement: .arenas, memory: memory)
         let mappings = try (0..<threads).map { _ in

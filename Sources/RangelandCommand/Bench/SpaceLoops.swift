@@ -129,22 +129,59 @@ struct SpaceFault1: BenchBody {
   }
 }
 
-/// The bound of fault1: what zeroing the pages alone costs.
-final class ZeroPages: BenchBody, @unchecked Sendable {
-  // Each thread of a run has its own instance: nothing is shared.
-  private let memory: UnsafeMutableRawPointer
+/// Memory for `ZeroPages`, and the two orders in which its pages are filled.
+final class PagesToZero: Sendable {
+  // Each thread of a run has its own instance, and runs end before the next begin: nothing is shared.
+  nonisolated(unsafe) let memory: UnsafeMutableRawPointer
+  nonisolated(unsafe) let ascending: UnsafeMutablePointer<UInt32>
+  nonisolated(unsafe) let descending: UnsafeMutablePointer<UInt32>
 
   init() {
     memory = rl_reserve(Int(SpaceLoop.bytes))!
     madvise(memory, Int(SpaceLoop.bytes), MADV_HUGEPAGE)
+    ascending = .allocate(capacity: SpaceLoop.pages)
+    descending = .allocate(capacity: SpaceLoop.pages)
+    for page in 0..<SpaceLoop.pages {
+      ascending[page] = UInt32(page)
+      descending[page] = UInt32(SpaceLoop.pages - 1 - page)
+    }
   }
 
-  deinit { _ = rl_release(memory, Int(SpaceLoop.bytes)) }
+  deinit {
+    _ = rl_release(memory, Int(SpaceLoop.bytes))
+    ascending.deallocate()
+    descending.deallocate()
+  }
+}
+
+/// The bound of fault1: what filling the pages with zeros alone costs, page by page as an allocator does. In
+/// descending order it shows what the order in which an allocator gives pages out is worth.
+struct ZeroPages: BenchBody {
+  let pages: PagesToZero
+  let isAscending: Bool
 
   @inline(never)
   func runBatch() -> Int {
-    for page in 0..<SpaceLoop.pages { memset(memory + page * 4096, 0, 4096) }
+    // From a table, so that the compiler does not make one fill of it all.
+    let order = isAscending ? pages.ascending : pages.descending
+    for i in 0..<SpaceLoop.pages { memset(pages.memory + Int(order[i]) << 12, 0, 4096) }
     return SpaceLoop.pages
+  }
+}
+
+// MARK: - spin: whether the machine gives each thread a core
+
+/// Arithmetic on registers. With as many cores as threads an operation costs the same however many there are.
+final class Spin: BenchBody, @unchecked Sendable {
+  // Each thread of a run has its own instance: nothing is shared.
+  private var state: UInt64 = 1
+
+  @inline(never)
+  func runBatch() -> Int {
+    var x = state
+    for _ in 0..<64 * SpaceLoop.batch { x = x &* 6_364_136_223_846_793_005 &+ 1 }
+    state = x
+    return SpaceLoop.batch
   }
 }
 

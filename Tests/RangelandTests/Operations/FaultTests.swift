@@ -55,6 +55,35 @@ import Testing
   }
 
   @Test(arguments: LockPolicy.allCases)
+  func `a translation that came with a write fault goes with the page or its right`(
+    _ policy: LockPolicy
+  ) throws {
+    let space = try makeSpace(policy)
+    try mapPages(space, 0, 3)
+    // The faults of these stores leave their translations in this thread's cache.
+    for i in 0..<3 as Range<UInt64> { try space.store(i + 1, at: base + i * page) }
+    let other = TestThread {
+      do {
+        try space.protect(at: base, length: page, .read)
+        try space.unmap(at: base + page, length: page)
+        try space.dontNeed(at: base + 2 * page, length: page)
+      } catch {
+        Issue.record(error)
+      }
+    }
+    other.join()
+    #expect(refusal { try space.store(UInt64(9), at: base) } == .notPermitted)
+    #expect(try space.load(UInt64.self, at: base) == 1)
+    #expect(refusal { try space.store(UInt64(9), at: base + page) } == .notMapped)
+    #expect(refusal { _ = try space.load(UInt8.self, at: base + page) } == .notMapped)
+    #expect(try space.load(UInt64.self, at: base + 2 * page) == 0)
+    // The thread's own calls, too.
+    try space.store(UInt64(7), at: base + 2 * page)
+    try space.unmap(at: base + 2 * page, length: page)
+    #expect(refusal { try space.store(UInt64(9), at: base + 2 * page) } == .notMapped)
+  }
+
+  @Test(arguments: LockPolicy.allCases)
   func `an access across pages stops at the first page that refuses`(_ policy: LockPolicy) throws {
     let space = try makeSpace(policy)
     try mapPages(space, 0, 2)

@@ -110,6 +110,30 @@ import Testing
     #expect(memory.framesInUse == 0)
   }
 
+  @Test(arguments: [1, 64, 128, 129, 1000, 3000])
+  func `frames of ascending pages are given out ascending again`(count: Int) throws {
+    let world = PagingWorld()
+    let base: Address = 0x4000_0000
+    let range = AddressRange(start: base, end: base + UInt64(count) * Address.pageSize)
+    func frames() -> [FrameNumber] {
+      (0..<UInt64(count)).map {
+        world.tables.lookup(base + $0 * Address.pageSize, world.context).frame
+      }
+    }
+    func touchAll() { for i in 0..<UInt64(count) { world.touch(base + i * Address.pageSize) } }
+    touchAll()
+    let first = frames()
+    #expect(first == first.sorted(), "never used before")
+    for round in 1...3 {
+      world.zap(range)
+      touchAll()
+      let again = frames()
+      let descents = zip(again, again.dropFirst()).count { $0 > $1 }
+      // A drop list of 1,024 entries, and the thread's cache of 128, may each begin anew.
+      #expect(descents <= count / 64, "round \(round): \(descents) steps down")
+    }
+  }
+
   @Test func `a frame that was used is handed out zeroed`() throws {
     let memory = try PhysicalMemory(frameLimit: 1)
     let context = memory.reclaimer.context()

@@ -39,23 +39,22 @@ extension LayoutTree {
     if seen.pointee.anonymous != nil { return .existing(seen) }
     let result = splice(
       Self.below(seen.pointee.start), Self.above(seen.pointee.end), context, &change,
-      { section, decision in
+      { section, splice in
         isMapped = true
         guard let record = Self.areaAbove(section, address) else {
           isMapped = false
-          return
+          return false
         }
         if record.pointee.anonymous != nil {
           outcome = .existing(record)
-          return
+          return false
         }
-        var splice = Splice(
+        splice.begin(
           record.pointee.start, record.pointee.end, dropsReservations: false)
-        splice.keepsCell = true
+        splice.pointee.keepsCell = true
         splice.extend(Self.below(record.pointee.start), Self.above(record.pointee.end))
-        if splice.extentStart < section.low || splice.extentEnd > section.high {
-          decision = splice
-          return
+        if splice.pointee.extentStart < section.low || splice.pointee.extentEnd > section.high {
+          return true
         }
         var draft = RecordDraft(record, record.pointee.start, record.pointee.end)
         draft.cell = record.pointee.cell
@@ -67,10 +66,10 @@ extension LayoutTree {
           draft.anonymous = candidate
         } else {
           outcome = .needsCandidate
-          return
+          return false
         }
         splice.add(draft)
-        decision = splice
+        return true
       })
     if !isMapped { throw .badAddress }
     guard let result else { throw .noMemory }

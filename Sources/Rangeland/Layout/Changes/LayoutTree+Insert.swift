@@ -21,8 +21,9 @@ extension LayoutTree {
   ) throws(Errno) {
     let result = splice(
       Self.below(range.start), Self.above(range.end), context, &change,
-      { section, decision in
-        decision = planInsert(section, range.start, range.end, attributes, replacing: replacing)
+      { section, splice in
+        planInsert(
+          section, range.start, range.end, attributes, replacing: replacing, into: splice)
       })
     guard let result else { throw .noMemory }
     if !result { throw .fileExists }
@@ -54,13 +55,13 @@ extension LayoutTree {
     return record
   }
 
-  /// What a new VMA does to the layout, or `nil` when something is mapped there and may not be replaced.
+  /// Plans what a new VMA does to the layout; `false` when something is mapped there and may not be replaced.
   @inline(__always)
   borrowing func planInsert(
     _ section: LeafSection, _ start: Address, _ end: Address, _ attributes: VMAAttributes,
-    replacing: Bool
-  ) -> Splice? {
-    var splice = Splice(start, end, dropsReservations: true)
+    replacing: Bool, into splice: SpliceRef
+  ) -> Bool {
+    splice.begin(start, end, dropsReservations: true)
     var isTaken = false
     section.forEachEntry(start, end) { record in
       if !replacing && !record.pointee.isReservation {
@@ -71,7 +72,7 @@ extension LayoutTree {
       splice.extend(record)
       return true
     }
-    if isTaken { return nil }
+    if isTaken { return false }
     var draft = RecordDraft(attributes, start, end)
     let left = Self.areaBelow(section, start)
     let right = Self.areaAbove(section, end)
@@ -95,20 +96,20 @@ extension LayoutTree {
         draft.pageOffset = left.pointee.pageOffset
         draft.backing = left.pointee.backing
         draft.anonymous = left.pointee.anonymous ?? draft.anonymous
-        splice.left = left
+        splice.pointee.left = left
       } else if left.pointee.end > start {
         splice.add(RecordDraft(left, left.pointee.start, start))
       }
     }
     guard let right else {
       splice.add(draft)
-      return splice
+      return true
     }
     if mergesRight {
       draft.end = right.pointee.end
       if !mergesLeft { draft.backing = right.pointee.backing }
       draft.anonymous = draft.anonymous ?? right.pointee.anonymous
-      splice.right = right
+      splice.pointee.right = right
       splice.add(draft)
     } else {
       splice.add(draft)
@@ -116,7 +117,7 @@ extension LayoutTree {
         splice.add(RecordDraft(right, end, right.pointee.end))
       }
     }
-    return splice
+    return true
   }
 
   /// Whether two VMAs that a third would join may become one: not two different identities.
@@ -137,8 +138,8 @@ extension LayoutTree {
   ) throws(Errno) {
     let result = splice(
       range.start, range.end, context, &change,
-      { section, decision in
-        var splice = Splice(range.start, range.end, dropsReservations: false)
+      { section, splice in
+        splice.begin(range.start, range.end, dropsReservations: false)
         var isEmpty = true
         section.forEachEntry(range.start, range.end) { record in
           if record.pointee.isReservation { return true }
@@ -151,7 +152,7 @@ extension LayoutTree {
           }
           return true
         }
-        if !isEmpty { decision = splice }
+        return !isEmpty
       })
     guard let result else { throw .noMemory }
     if result { tidy(range.start, context) }

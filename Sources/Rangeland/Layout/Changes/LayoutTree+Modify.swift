@@ -54,26 +54,28 @@ extension LayoutTree {
     var stepEnd = end
     let result = splice(
       Self.below(position), Self.above(min(end, seen.pointee.end)), context, &change,
-      { section, decision in
+      { section, splice in
         refusal = nil
         guard let record = Self.areaAbove(section, position) else {
           refusal = .noMemory
-          return
+          return false
         }
         stepEnd = min(end, record.pointee.end)
         switch decide(record) {
         case .refuse(let errno):
           refusal = errno
+          return false
         case .set(let flags):
           new = flags
           // The neighbour behind is needed to see whether it merges.
           if stepEnd < Address.spaceEnd && stepEnd >= section.high {
-            var widened = Splice(position, stepEnd, dropsReservations: false)
-            widened.extend(position, stepEnd &+ 1)
-            decision = widened
-          } else if flags != old {
-            decision = planModify(section, record, position, stepEnd, flags)
+            splice.begin(position, stepEnd, dropsReservations: false)
+            splice.extend(position, stepEnd &+ 1)
+            return true
           }
+          if flags == old { return false }
+          planModify(section, record, position, stepEnd, flags, into: splice)
+          return true
         }
       })
     if let refusal { throw refusal }
@@ -95,13 +97,13 @@ extension LayoutTree {
     }
   }
 
-  /// Linux `vma_modify`: `[start, end)` of `record` gets `flags`.
+  /// Plans Linux's `vma_modify`: `[start, end)` of `record` gets `flags`.
   @inline(__always)
   private borrowing func planModify(
     _ section: LeafSection, _ record: RecordRef, _ start: Address, _ end: Address,
-    _ flags: VMAFlags
-  ) -> Splice {
-    var splice = Splice(start, end, dropsReservations: false)
+    _ flags: VMAFlags, into splice: SpliceRef
+  ) {
+    splice.begin(start, end, dropsReservations: false)
     let isLeftSide = start == record.pointee.start
     let isRightSide = end == record.pointee.end
     let anonymous = record.pointee.anonymous
@@ -112,7 +114,7 @@ extension LayoutTree {
       left.mergesBelow(start, flags, draft.backing, draft.pageOffset, anonymous)
     {
       mergesLeft = true
-      splice.left = left
+      splice.pointee.left = left
       draft.start = left.pointee.start
       draft.pageOffset = left.pointee.pageOffset
       draft.backing = left.pointee.backing
@@ -121,15 +123,14 @@ extension LayoutTree {
     if isRightSide, let right = Self.areaAbove(section, end),
       right.mergesAbove(
         end, flags, record.pointee.backing, record.pointee.pageOffset(at: end), anonymous),
-      !mergesLeft || Self.shareIdentity(splice.left.unsafelyUnwrapped, right)
+      !mergesLeft || Self.shareIdentity(splice.pointee.left.unsafelyUnwrapped, right)
     {
-      splice.right = right
+      splice.pointee.right = right
       draft.end = right.pointee.end
       draft.anonymous = draft.anonymous ?? right.pointee.anonymous
     }
     if !isLeftSide { splice.add(RecordDraft(record, record.pointee.start, start)) }
     splice.add(draft)
     if !isRightSide { splice.add(RecordDraft(record, end, record.pointee.end)) }
-    return splice
   }
 }

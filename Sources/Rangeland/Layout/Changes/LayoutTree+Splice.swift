@@ -11,48 +11,52 @@
 import Synchronization
 
 extension LayoutTree {
-  /// Runs one change. `decide` sees the latched leaves and may run several times; it must not have effects
-  /// of its own. `confirm` runs once, when nothing can fail any more, and returns what is to be done.
+  /// Runs one change. `decide` sees the latched leaves, plans the change and returns whether there is one; it
+  /// may run several times and must not have effects of its own. `confirm` runs once, when nothing can fail any
+  /// more, and may plan anew.
   ///
   /// - Returns: whether the change was made; `nil` = no memory, and nothing has changed.
   /// - Precondition: pinned, no layout latch is held.
   @inline(__always)
   borrowing func splice(
     _ start: Address, _ end: Address, _ context: Context, _ change: inout LayoutChange,
-    _ decide: (LeafSection, inout Splice?) -> Void,
-    _ confirm: (inout Splice) -> Void = { _ in }
+    _ decide: (LeafSection, SpliceRef) -> Bool,
+    _ confirm: (SpliceRef) -> Void = { _ in }
   ) -> Bool? {
     var low = start
     var high = end
     var budget = SpliceBudget()
+    let splice = thread(context).splice
     while true {
       guard budget.reserve(context, cells: makesCells) else { return nil }
       let section = latch(low, high)
-      var decision: Splice?
-      decide(section, &decision)
-      guard var splice = decision else {
+      guard decide(section, splice) else {
         section.unlock()
         return false
       }
-      if splice.extentStart < section.low || splice.extentEnd > section.high
+      if splice.pointee.extentStart < section.low || splice.pointee.extentEnd > section.high
         || isBeyond(budget, section, splice)
       {
-        low = min(low, splice.extentStart)
-        high = max(high, splice.extentEnd)
+        low = min(low, splice.pointee.extentStart)
+        high = max(high, splice.pointee.extentEnd)
         budget.leaves = max(budget.leaves, section.count)
         if mayDivide(section, splice) { budget.nodes = nodesPerReplacement }
         section.unlock()
         continue
       }
-      if section.leaf(for: splice.start).isSpan || section.leaf(for: splice.end &- 1).isSpan {
+      if section.leaf(for: splice.pointee.start).isSpan
+        || section.leaf(for: splice.pointee.end &- 1).isSpan
+      {
         // A border may come to stand inside: give the cells leaves of their own first.
-        if !splice.keepsCell {
+        if !splice.pointee.keepsCell {
           section.unlock()
-          guard carve(splice.start, context), carve(splice.end &- 1, context) else { return nil }
+          guard carve(splice.pointee.start, context), carve(splice.pointee.end &- 1, context) else {
+            return nil
+          }
           continue
         }
       }
-      confirm(&splice)
+      confirm(splice)
       LockMap.observe(.layout, .layoutLeaf, .write)
       apply(splice, section, context, &change)
       section.unlock()
@@ -62,7 +66,7 @@ extension LayoutTree {
 
   @inline(__always)
   private borrowing func isBeyond(
-    _ budget: SpliceBudget, _ section: LeafSection, _ splice: Splice
+    _ budget: SpliceBudget, _ section: LeafSection, _ splice: SpliceRef
   ) -> Bool {
     if section.count > budget.leaves { return true }
     return mayDivide(section, splice) && budget.nodes < nodesPerReplacement
@@ -70,7 +74,7 @@ extension LayoutTree {
 
   /// Whether a leaf will be too long.
   @inline(__always)
-  private borrowing func mayDivide(_ section: LeafSection, _ splice: Splice) -> Bool {
+  private borrowing func mayDivide(_ section: LeafSection, _ splice: SpliceRef) -> Bool {
     var leaf = section.first
     for i in 0..<section.count {
       // A change adds at most two entries to a leaf.
@@ -83,12 +87,15 @@ extension LayoutTree {
   }
 
   @inline(never)
-  private borrowing func isTooLong(_ leaf: LeafRef, _ splice: Splice) -> Bool {
+  private borrowing func isTooLong(_ leaf: LeafRef, _ splice: SpliceRef) -> Bool {
     let content = leaf.content
     var count = content.pointee.count
-    if splice.mayBecomeReservation && count == LeafContent.capacity { return true }
-    for i in 0..<splice.count {
-      if splice[i].start < leaf.pointee.high && splice[i].end > leaf.pointee.low { count += 1 }
+    if splice.pointee.mayBecomeReservation && count == LeafContent.capacity { return true }
+    for i in 0..<splice.pointee.count {
+      let draft = splice.draft(i)
+      if draft.pointee.start < leaf.pointee.high && draft.pointee.end > leaf.pointee.low {
+        count += 1
+      }
     }
     for i in 0..<content.pointee.count where splice.drops(content.records[i]) { count -= 1 }
     return count > LeafContent.capacity
@@ -97,12 +104,12 @@ extension LayoutTree {
   /// Makes the records and publishes the contents. Does not fail.
   @inline(__always)
   private borrowing func apply(
-    _ splice: Splice, _ section: LeafSection, _ context: Context, _ change: inout LayoutChange
+    _ splice: SpliceRef, _ section: LeafSection, _ context: Context, _ change: inout LayoutChange
   ) {
-    let count = splice.count
-    let a = count > 0 ? makeRecord(splice[0], context, &change) : nil
-    let b = count > 1 ? makeRecord(splice[1], context, &change) : nil
-    let c = count > 2 ? makeRecord(splice[2], context, &change) : nil
+    let count = splice.pointee.count
+    let a = count > 0 ? makeRecord(splice.draft(0), context, &change) : nil
+    let b = count > 1 ? makeRecord(splice.draft(1), context, &change) : nil
+    let c = count > 2 ? makeRecord(splice.draft(2), context, &change) : nil
     if section.count == 1 {
       rebuild(section.first, splice, a, b, c, context, &change)
       publish(section.first, context)
@@ -122,21 +129,24 @@ extension LayoutTree {
 
   @inline(__always)
   private borrowing func makeRecord(
-    _ draft: RecordDraft, _ context: Context, _ change: inout LayoutChange
+    _ draft: UnsafeMutablePointer<RecordDraft>, _ context: Context, _ change: inout LayoutChange
   ) -> RecordRef {
     let record = context.allocate(.record).unsafelyUnwrapped
       .assumingMemoryBound(to: VMARecord.self)
-    let isReservation = draft.flags.contains(.reservation)
+    let isReservation = draft.pointee.flags.contains(.reservation)
     var cell: VMACellRef?
-    if makesCells && !isReservation { cell = draft.cell ?? makeCell(context, &change) }
-    draft.backing?.retain()
-    draft.anonymous?.retain()
+    if makesCells && !isReservation { cell = draft.pointee.cell ?? makeCell(context, &change) }
+    draft.pointee.backing?.retain()
+    draft.pointee.anonymous?.retain()
     record.initialize(
       to: VMARecord(
-        start: draft.start, end: draft.end, flags: draft.flags, dropsCell: false,
-        pageOffset: draft.pageOffset, backing: draft.backing, anonymous: draft.anonymous,
+        start: draft.pointee.start, end: draft.pointee.end, flags: draft.pointee.flags,
+        dropsCell: false,
+        pageOffset: draft.pointee.pageOffset, backing: draft.pointee.backing,
+        anonymous: draft.pointee.anonymous,
         cell: cell, generation: nextGeneration(context), nextDropped: nil))
-    change.counts.count(draft.flags, pages: (draft.end &- draft.start) >> 12, sign: 1)
+    change.counts.count(
+      draft.pointee.flags, pages: (draft.pointee.end &- draft.pointee.start) >> 12, sign: 1)
     return record
   }
 
@@ -165,13 +175,13 @@ extension LayoutTree {
   /// not touch gets none.
   @inline(__always)
   private borrowing func rebuild(
-    _ leaf: LeafRef, _ splice: Splice, _ a: RecordRef?, _ b: RecordRef?, _ c: RecordRef?,
+    _ leaf: LeafRef, _ splice: SpliceRef, _ a: RecordRef?, _ b: RecordRef?, _ c: RecordRef?,
     _ context: Context, _ change: inout LayoutChange
   ) {
     let low = leaf.pointee.low
     let high = leaf.pointee.high
     leaf.pointee.pending = nil
-    if high <= splice.extentStart || low >= splice.extentEnd { return }
+    if high <= splice.pointee.extentStart || low >= splice.pointee.extentEnd { return }
     let old = leaf.content
     let new = Self.makeContent(context)
     let count = old.pointee.count
@@ -215,12 +225,12 @@ extension LayoutTree {
 
   @inline(__always)
   private borrowing func keepOrDrop(
-    _ record: RecordRef, _ low: Address, _ splice: Splice, _ new: ContentRef,
+    _ record: RecordRef, _ low: Address, _ splice: SpliceRef, _ new: ContentRef,
     _ change: inout LayoutChange
   ) {
     if splice.drops(record) {
       // A record stands in every leaf that it overlaps: it is dropped where it begins.
-      if record.pointee.start >= low { change.drop(record, withCell: !splice.keepsCell) }
+      if record.pointee.start >= low { change.drop(record, withCell: !splice.pointee.keepsCell) }
     } else {
       new.append(record)
     }

@@ -13,6 +13,15 @@ struct RecordDraft {
   /// The lock cell that the new record shares with the old one; `nil` = one of its own.
   var cell: VMACellRef?
 
+  /// None.
+  @inline(__always)
+  fileprivate init() {
+    start = 0
+    end = 0
+    flags = []
+    pageOffset = 0
+  }
+
   /// The part `[start, end)` of a record.
   @inline(__always)
   init(_ record: RecordRef, _ start: Address, _ end: Address) {
@@ -47,12 +56,16 @@ struct RecordDraft {
 }
 
 /// Records that go: all in a window, and two merge partners beside it. Records that come: at most three.
+///
+/// It is some 230 bytes, so each thread has one place for it in the layout (`LayoutThread`), and plans are
+/// written and read there. As a value it was copied several times a change, which cost more than the plan:
+/// a copy loads wide what was just stored narrow.
 struct Splice {
   /// The window.
-  let start: Address
-  let end: Address
+  fileprivate(set) var start: Address = 0
+  fileprivate(set) var end: Address = 0
   /// Whether reservations in the window go too.
-  let dropsReservations: Bool
+  fileprivate(set) var dropsReservations = false
   /// Whether VMAs in the window go.
   var dropsAreas = true
   /// Whether the new record takes the cell of the old one over.
@@ -64,60 +77,77 @@ struct Splice {
   /// Merge partner that starts where the window ends.
   var right: RecordRef?
   /// The union of all that goes and comes: must be under the latches.
-  private(set) var extentStart: Address
-  private(set) var extentEnd: Address
-  private(set) var count = 0
-  private var first: RecordDraft?
-  private var second: RecordDraft?
-  private var third: RecordDraft?
+  fileprivate(set) var extentStart: Address = 0
+  fileprivate(set) var extentEnd: Address = 0
+  fileprivate(set) var count = 0
+  fileprivate var first = RecordDraft()
+  fileprivate var second = RecordDraft()
+  fileprivate var third = RecordDraft()
 
   @inline(__always)
-  init(_ start: Address, _ end: Address, dropsReservations: Bool) {
-    self.start = start
-    self.end = end
-    self.dropsReservations = dropsReservations
-    extentStart = start
-    extentEnd = end
+  init() {}
+}
+
+typealias SpliceRef = UnsafeMutablePointer<Splice>
+
+extension UnsafeMutablePointer where Pointee == Splice {
+  /// Begins a plan, whatever was here before.
+  @inline(__always)
+  func begin(_ start: Address, _ end: Address, dropsReservations: Bool) {
+    pointee.start = start
+    pointee.end = end
+    pointee.dropsReservations = dropsReservations
+    pointee.dropsAreas = true
+    pointee.keepsCell = false
+    pointee.mayBecomeReservation = false
+    pointee.left = nil
+    pointee.right = nil
+    pointee.extentStart = start
+    pointee.extentEnd = end
+    pointee.count = 0
   }
 
   /// Adds a record, behind those added before.
   @inline(__always)
-  mutating func add(_ draft: RecordDraft) {
-    switch count {
-    case 0: first = draft
-    case 1: second = draft
-    default: third = draft
+  func add(_ draft: RecordDraft) {
+    switch pointee.count {
+    case 0: pointee.first = draft
+    case 1: pointee.second = draft
+    default: pointee.third = draft
     }
-    count &+= 1
+    pointee.count &+= 1
     extend(draft.start, draft.end)
   }
 
   /// Takes `[start, end)` into the extent.
   @inline(__always)
-  mutating func extend(_ start: Address, _ end: Address) {
-    if start < extentStart { extentStart = start }
-    if end > extentEnd { extentEnd = end }
+  func extend(_ start: Address, _ end: Address) {
+    if start < pointee.extentStart { pointee.extentStart = start }
+    if end > pointee.extentEnd { pointee.extentEnd = end }
   }
 
   @inline(__always)
-  mutating func extend(_ record: RecordRef) { extend(record.pointee.start, record.pointee.end) }
+  func extend(_ record: RecordRef) { extend(record.pointee.start, record.pointee.end) }
 
+  /// New record `i`.
   @inline(__always)
-  subscript(i: Int) -> RecordDraft {
-    switch i {
-    case 0: first.unsafelyUnwrapped
-    case 1: second.unsafelyUnwrapped
-    default: third.unsafelyUnwrapped
-    }
+  func draft(_ i: Int) -> UnsafeMutablePointer<RecordDraft> {
+    let offset =
+      switch i {
+      case 0: MemoryLayout<Splice>.offset(of: \.first).unsafelyUnwrapped
+      case 1: MemoryLayout<Splice>.offset(of: \.second).unsafelyUnwrapped
+      default: MemoryLayout<Splice>.offset(of: \.third).unsafelyUnwrapped
+      }
+    return (UnsafeMutableRawPointer(self) + offset).assumingMemoryBound(to: RecordDraft.self)
   }
 
   /// Whether the record goes.
   @inline(__always)
   func drops(_ record: RecordRef) -> Bool {
-    if record.pointee.start < end && record.pointee.end > start {
-      return record.pointee.isReservation ? dropsReservations : dropsAreas
+    if record.pointee.start < pointee.end && record.pointee.end > pointee.start {
+      return record.pointee.isReservation ? pointee.dropsReservations : pointee.dropsAreas
     }
-    return record == left || record == right
+    return record == pointee.left || record == pointee.right
   }
 }
 

@@ -47,8 +47,13 @@ struct VMAFlags: OptionSet, Sendable, Hashable {
   /// Not a VMA but a range that somebody has chosen and waits for (design section 4, rule 3).
   static let reservation = VMAFlags(rawValue: 0x8000_0000)
 
+  /// Neither a special mapping nor a reservation merges.
+  static let unmergeable = VMAFlags(rawValue: 0x8000_1000)
+
+  // No set literals in code that runs often: where the optimiser does not see through one it allocates.
+
   /// The three rights (Linux `VM_ACCESS_FLAGS`).
-  static let access: VMAFlags = [.read, .write, .execute]
+  static let access = VMAFlags(rawValue: 7)
   /// The MAY bits of the three rights.
   static let mayAccess: VMAFlags = [.mayRead, .mayWrite, .mayExecute]
 
@@ -59,7 +64,7 @@ struct VMAFlags: OptionSet, Sendable, Hashable {
   /// Linux `is_exec_mapping`.
   @inline(__always)
   var countsAsExecutable: Bool {
-    intersection([.execute, .write, .growsDown]) == .execute
+    rawValue & 0x106 == VMAFlags.execute.rawValue
   }
 
   /// Linux `is_stack_mapping`.
@@ -68,5 +73,5 @@ struct VMAFlags: OptionSet, Sendable, Hashable {
 
   /// Linux `is_data_mapping`.
   @inline(__always)
-  var countsAsData: Bool { intersection([.write, .shared, .growsDown]) == .write }
+  var countsAsData: Bool { rawValue & 0x10a == VMAFlags.write.rawValue }
 }

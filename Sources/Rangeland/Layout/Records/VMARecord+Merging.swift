@@ -13,7 +13,7 @@ extension UnsafeMutablePointer where Pointee == VMARecord {
     _ address: Address, _ flags: VMAFlags, _ backing: MappingRef?, _ pageOffset: UInt64,
     _ anonymous: MappingRef?
   ) -> Bool {
-    pointee.flags == flags && flags.isDisjoint(with: [.special, .reservation])
+    pointee.flags == flags && flags.isDisjoint(with: .unmergeable)
       && pointee.pageOffset(at: address) == pageOffset
       && isSameMapping(pointee.backing, backing)
       && isCompatibleIdentity(pointee.anonymous, anonymous)

@@ -49,7 +49,8 @@ extension LayoutTree {
       gapEnd = top
     } else if i == content.pointee.count {
       // The gap may go on above the leaf, or something there has a guard gap.
-      if let next = firstEntry(endingAbove: top, where: { _ in true }) {
+      let bound = min(high &+ VMARecord.guardGapPages * Address.pageSize, Address.spaceEnd)
+      if let next = firstEntry(endingAbove: top, below: bound, where: { _ in true }) {
         gapEnd = next.pointee.startWithGuard
       }
     }

@@ -34,7 +34,7 @@ extension LayoutTree {
       var isLocked = false
       let result = splice(
         Self.below(start), Self.above(end), context, &change,
-        { section, decision in
+        { section, splice in
           var isTaken = false
           section.forEachEntry(start, end) { _ in
             isTaken = true
@@ -46,14 +46,16 @@ extension LayoutTree {
             isTaken = true
           }
           // Taken since we looked: the caller's loop looks again.
-          if isTaken { return }
-          decision = planInsert(section, start, end, attributes, replacing: false)
-          decision?.mayBecomeReservation = true
+          if isTaken { return false }
+          let isPlanned = planInsert(
+            section, start, end, attributes, replacing: false, into: splice)
+          splice.pointee.mayBecomeReservation = true
+          return isPlanned
         },
         { splice in
           isLocked = tryLock(range)
           if !isLocked {
-            splice = Splice(start, end, dropsReservations: false)
+            splice.begin(start, end, dropsReservations: false)
             splice.add(RecordDraft(reserving: start, end))
           }
         })
@@ -79,9 +81,10 @@ extension LayoutTree {
     let range = reservation.range
     let result = splice(
       Self.below(range.start), Self.above(range.end), context, &change,
-      { section, decision in
-        guard isStanding(reservation, section) else { return }
-        decision = planInsert(section, range.start, range.end, attributes, replacing: false)
+      { section, splice in
+        guard isStanding(reservation, section) else { return false }
+        return planInsert(
+          section, range.start, range.end, attributes, replacing: false, into: splice)
       })
     guard let result else { throw .noMemory }
     return result
@@ -97,11 +100,11 @@ extension LayoutTree {
     let range = reservation.range
     let result = splice(
       range.start, range.end, context, &change,
-      { section, decision in
-        guard isStanding(reservation, section) else { return }
-        var splice = Splice(range.start, range.end, dropsReservations: true)
-        splice.dropsAreas = false
-        decision = splice
+      { section, splice in
+        guard isStanding(reservation, section) else { return false }
+        splice.begin(range.start, range.end, dropsReservations: true)
+        splice.pointee.dropsAreas = false
+        return true
       })
     if result == nil { throw .noMemory }
   }

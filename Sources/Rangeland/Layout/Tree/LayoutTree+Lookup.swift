@@ -62,13 +62,15 @@ extension LayoutTree {
     return nil
   }
 
-  /// The first entry that ends above `address` and satisfies `condition`.
+  /// The first entry that ends above `address` and satisfies `condition`. Leaves from `bound` on are not
+  /// looked at: who needs no entry from there on does not touch what other threads write there.
   @inline(__always)
   borrowing func firstEntry(
-    endingAbove address: Address, where condition: (RecordRef) -> Bool
+    endingAbove address: Address, below bound: Address = Address.spaceEnd,
+    where condition: (RecordRef) -> Bool
   ) -> RecordRef? {
     var position = address
-    while position < Address.spaceEnd {
+    while position < bound {
       let leaf = leaf(for: position)
       let content = leaf.content
       var i = content.upperBound(position)

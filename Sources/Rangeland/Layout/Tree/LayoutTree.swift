@@ -25,7 +25,7 @@ struct LayoutTree: ~Copyable {
   let makesCells: Bool
   /// Where placement ends and begins. Immutable.
   let limits: PlacementLimits
-  /// Per-thread state, one line pair each. Immutable pointer; each thread uses its own.
+  /// Per-thread state, on lines of its own each. Immutable pointer; each thread uses its own.
   let threads: UnsafeMutablePointer<LayoutThread>
   /// The root, an `IndexRef`. Stored under the shape latch, releasing to the readers.
   let root: Atomic<UInt>
@@ -141,6 +141,17 @@ struct LayoutThread {
   var generations: UInt64
   /// Start of the stretch that the thread fills under `.arenas`; 0 = none yet.
   var stretch: Address
+  /// The plan of the change that the thread makes now.
+  var splice: Splice
 
-  static var stride: Int { 128 }
+  static var stride: Int { (MemoryLayout<LayoutThread>.size + 127) & ~127 }
+}
+
+extension UnsafeMutablePointer where Pointee == LayoutThread {
+  /// The plan of the thread's change.
+  @inline(__always)
+  var splice: SpliceRef {
+    let offset = MemoryLayout<LayoutThread>.offset(of: \.splice).unsafelyUnwrapped
+    return (UnsafeMutableRawPointer(self) + offset).assumingMemoryBound(to: Splice.self)
+  }
 }

@@ -25,13 +25,12 @@ extension UnsafeMutablePointer where Pointee == AccessorState {
       endSection()
       return false
     }
-    withUnsafeMutableBytes(of: &value) {
-      switch size {
-      case 8: $0.storeBytes(of: host.atomic64.pointee.load(ordering: .relaxed), as: UInt64.self)
-      case 4: $0.storeBytes(of: host.atomic32.pointee.load(ordering: .relaxed), as: UInt32.self)
-      case 2: $0.storeBytes(of: host.atomic16.pointee.load(ordering: .relaxed), as: UInt16.self)
-      default: $0.storeBytes(of: host.atomic8.pointee.load(ordering: .relaxed), as: UInt8.self)
-      }
+    // The cast of the case that runs is of equal sizes; the others are not compiled.
+    switch size {
+    case 8: value = unsafeBitCast(host.atomic64.pointee.load(ordering: .relaxed), to: T.self)
+    case 4: value = unsafeBitCast(host.atomic32.pointee.load(ordering: .relaxed), to: T.self)
+    case 2: value = unsafeBitCast(host.atomic16.pointee.load(ordering: .relaxed), to: T.self)
+    default: value = unsafeBitCast(host.atomic8.pointee.load(ordering: .relaxed), to: T.self)
     }
     endSection()
     return true
@@ -52,13 +51,12 @@ extension UnsafeMutablePointer where Pointee == AccessorState {
       endSection()
       return false
     }
-    withUnsafeBytes(of: value) {
-      switch size {
-      case 8: host.atomic64.pointee.store($0.loadUnaligned(as: UInt64.self), ordering: .relaxed)
-      case 4: host.atomic32.pointee.store($0.loadUnaligned(as: UInt32.self), ordering: .relaxed)
-      case 2: host.atomic16.pointee.store($0.loadUnaligned(as: UInt16.self), ordering: .relaxed)
-      default: host.atomic8.pointee.store($0.loadUnaligned(as: UInt8.self), ordering: .relaxed)
-      }
+    // The cast of the case that runs is of equal sizes; the others are not compiled.
+    switch size {
+    case 8: host.atomic64.pointee.store(unsafeBitCast(value, to: UInt64.self), ordering: .relaxed)
+    case 4: host.atomic32.pointee.store(unsafeBitCast(value, to: UInt32.self), ordering: .relaxed)
+    case 2: host.atomic16.pointee.store(unsafeBitCast(value, to: UInt16.self), ordering: .relaxed)
+    default: host.atomic8.pointee.store(unsafeBitCast(value, to: UInt8.self), ordering: .relaxed)
     }
     endSection()
     return true
@@ -156,7 +154,7 @@ extension UnsafeMutablePointer where Pointee == AccessorState {
   }
 
   @inline(never)
-  private func tryStoreBytes(
+  func tryStoreBytes(
     _ address: Address, from source: UnsafeRawPointer, count: Int
   ) -> Bool {
     guard crossesIntoPresentPage(address, count, forWriting: true) else { return false }

@@ -155,6 +155,26 @@ extension UnsafeMutablePointer where Pointee == AccessorState {
     }
   }
 
+  /// The entry with which this thread's write to a page begins: it counts as cached, read and written by this
+  /// accessor from the start. Install it, and call `remember` before the latch of the page table is let go.
+  @inline(__always)
+  func claimed(_ entry: PageTableEntry) -> PageTableEntry {
+    entry.cached(by: pointee.id, forWriting: true)
+  }
+
+  /// Caches a translation that the owner itself has installed, outside a section. Whoever takes the entry away
+  /// afterwards finds this accessor in it and does step b, so the section that would use the translation flushes
+  /// it in step 2: the argument at the head of the file needs step 3 only for entries that others installed.
+  ///
+  /// - Precondition: the caller has installed `claimed(entry)` and still holds the table's latch.
+  @inline(__always)
+  func remember(_ page: Address, _ entry: PageTableEntry) {
+    cacheEntry(page).pointee = AccessorState.CacheEntry(
+      readTag: entry.isReadable ? page : AccessorState.CacheEntry.noTag,
+      writeTag: entry.isWritable ? page : AccessorState.CacheEntry.noTag,
+      page: pointee.frames + Int(entry.frame) << 12)
+  }
+
   /// The host address of `address`, from the cache or else from the page tables; `nil` = needs a fault.
   /// Only in a section; valid until its end.
   @inline(__always)

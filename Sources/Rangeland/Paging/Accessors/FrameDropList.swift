@@ -43,14 +43,14 @@ struct FrameDropList: ~Copyable {
     own = accessors.existingAccessor(context)
   }
 
-  deinit {
-    precondition(
-      count == 0 && ownEnd == 0 && !hasOthers,
-      "FrameDropList: dropped without shootdown and release")
-    if frames != nil {
-      context.pointee.frames.dropBuffersInUse = context.pointee.frames.dropBuffersInUse - 1
+  #if RANGELAND_CHECKS
+    // Only here: a list with a deinitialiser is copied to it.
+    deinit {
+      precondition(
+        frames == nil && ownEnd == 0 && !hasOthers,
+        "FrameDropList: dropped without shootdown and release")
     }
-  }
+  #endif
 
   /// Entries that `add` certainly has room for.
   @inline(__always) var room: Int { FrameCache.dropCapacity - count }
@@ -146,12 +146,18 @@ struct FrameDropList: ~Copyable {
     others = (0, 0, 0, 0)
   }
 
-  /// Lets the frames go. After the shootdown, and best after the range was unlocked.
+  /// Lets the frames go, and the buffer that they sat in. After the shootdown, and best after the range was
+  /// unlocked. Every list ends with this; it may be filled again.
   @inline(__always)
   mutating func release() {
     assert(!needsShootdown, "FrameDropList: released before the shootdown")
-    for i in 0..<count { arena.release(frames.unsafelyUnwrapped[i], context) }
+    guard let buffer = frames else { return }
+    // Backwards: the frames of ascending pages, mostly ascending themselves, come to lie on the thread's stack so
+    // that they are given out ascending again. A processor fills pages with zeros 2.5 times as fast in that order.
+    for i in (0..<count).reversed() { arena.release(buffer[i], context) }
     count = 0
+    frames = nil
+    context.pointee.frames.dropBuffersInUse = context.pointee.frames.dropBuffersInUse - 1
   }
 
   /// Makes room for `entries` more. Not under a page-table latch that the frames' release may need; the

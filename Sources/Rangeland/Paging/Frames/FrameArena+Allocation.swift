@@ -2,6 +2,7 @@
 //
 // Taking and freeing frames, and the counts that decide when a frame is free.
 
+import CRangeland
 import Synchronization
 
 #if canImport(Glibc)
@@ -32,6 +33,8 @@ extension UnsafeMutablePointer where Pointee == FrameArena {
     #endif
     // Relaxed: nobody else knows the frame; publishing it in a table entry releases.
     pointee.metadata[Int(frame)].references.store(1, ordering: .relaxed)
+    // The row of the next frame comes while this page is filled.
+    rl_prefetch(pointee.metadata + Int(context.nextFrame))
     if zeroed { memset(pointee.bytes(of: frame), 0, 4096) }
     return frame
   }

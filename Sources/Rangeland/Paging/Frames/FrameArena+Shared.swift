@@ -67,7 +67,8 @@ extension UnsafeMutablePointer where Pointee == FrameArena {
     return false
   }
 
-  /// Makes room in the thread's full cache: a batch goes to the thread's list.
+  /// Makes room in the thread's full cache: a batch goes to the thread's list. Its chain begins with the frame
+  /// that was taken last, so that the batch comes back in the order in which it lay here.
   @inline(never)
   func shed(_ context: Context) {
     let stripe = pointee.stripe(Int(context.pointee.index))

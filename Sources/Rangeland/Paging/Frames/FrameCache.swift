@@ -64,6 +64,13 @@ extension UnsafeMutablePointer where Pointee == ThreadContext {
     return 0
   }
 
+  /// The frame that is likely taken next; 0 = none. A hint.
+  @inline(__always)
+  var nextFrame: UInt32 {
+    let height = pointee.frames.height
+    return height > 0 ? pointee.frames.slots[height &- 1].load(ordering: .relaxed) : 0
+  }
+
   /// Puts a free frame into the thread's cache.
   ///
   /// - Precondition: the cache's height is below its capacity.

@@ -75,18 +75,22 @@ struct PageTables {
   ///
   /// - Parameter creating: makes missing tables. `nil` then means: no memory, and nothing has changed.
   ///   Otherwise `nil` means: nothing is mapped. A table that stays empty is freed by the next zap.
+  /// - Parameter seen: the leaf that covered `address` a moment ago, if the caller has looked and is pinned since.
   @inline(__always)
-  func latchLeaf(_ address: Address, creating: Bool, _ context: Context) -> PageTableRef? {
+  func latchLeaf(
+    _ address: Address, creating: Bool, seen: PageTableRef? = nil, _ context: Context
+  ) -> PageTableRef? {
     context.pin()
     defer { context.unpin() }
+    var seen = seen
     while true {
-      guard let leaf = leaf(address) ?? (creating ? descend(address, context) : nil) else {
-        return nil
-      }
+      guard let leaf = seen ?? leaf(address) ?? (creating ? descend(address, context) : nil)
+      else { return nil }
       leaf.pointee.latch.lock(.pageTable)
       // Written under this latch: a table that is not stray now stays linked until we unlock.
       if leaf.pointee.stray.load(ordering: .relaxed) == 0 { return leaf }
       leaf.unlockLeaf()
+      seen = nil
     }
   }
 
