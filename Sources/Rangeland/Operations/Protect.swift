@@ -53,7 +53,12 @@ extension AddressSpace {
       do throws(Errno) {
         let step = try layout.pointee.modifyStep(
           from: position, to: range.end, context, &change
-        ) { .set($0.pointee.flags.with(protection)) }
+        ) {
+          .set(
+            $0.pointee.flags.changed(
+              to: protection, isAnonymous: $0.pointee.backing == nil,
+              hasIdentity: $0.pointee.anonymous != nil))
+        }
         if step.isChange { restrict(step, hold, &drops, context) }
         position = step.range.end
       } catch {
