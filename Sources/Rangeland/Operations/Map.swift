@@ -58,6 +58,8 @@ extension AddressSpace {
 
   /// The checks of a fixed address, in Linux's order (`__get_unmapped_area`).
   static func fixedRange(_ start: Address, _ length: UInt64) throws(Errno) -> AddressRange {
+    // The kernel takes the last 4,095 addresses for an error that its search returned, and reports it.
+    if start > UInt64.max - 4095 { throw Errno(rawValue: Int32(0 &- start)) }
     guard start <= Address.spaceEnd - length else { throw .noMemory }
     guard start.isPageAligned else { throw .invalidArgument }
     return AddressRange(start: start, end: start + length)

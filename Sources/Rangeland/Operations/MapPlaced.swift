@@ -11,7 +11,10 @@ extension AddressSpace {
     _ length: UInt64, hint: Address?, _ attributes: VMAAttributes, _ context: Context
   ) throws(Errno) -> Address {
     var request = PlacementRequest(length: length, placement: placement)
-    if let hint, let rounded = hint.roundedUpToPage, rounded != 0 { request.hint = rounded }
+    // Linux `round_hint_to_min`: down to a page, and up to where mappings may begin.
+    if let hint, hint.pageStart != 0 {
+      request.hint = max(hint.pageStart, PlacementLimits.smallestHint)
+    }
     if request.hint == nil && length % PlacementRequest.hugePageSize == 0 {
       request.alignment = PlacementRequest.hugePageSize
     }
