@@ -12,6 +12,8 @@ import Testing
 /// One call, the same for both.
 private enum HostCall: CustomStringConvertible {
   case map(MapAddress, UInt64, Protection, Sharing)
+  /// A private mapping of a file: number and page offset.
+  case file(Address, UInt64, Protection, Int, UInt64)
   case unmap(Address, UInt64)
   case protect(Address, UInt64, Protection)
   case dontNeed(Address, UInt64)
@@ -24,6 +26,8 @@ private enum HostCall: CustomStringConvertible {
     case .map(.fixed(let a), let n, let p, let s):
       return "map \(hex(a)) \(hex(n)) \(p.rawValue) \(s)"
     case .map(let a, let n, let p, let s): return "map \(a) \(hex(n)) \(p.rawValue) \(s)"
+    case .file(let a, let n, let p, let f, let o):
+      return "file \(hex(a)) \(hex(n)) \(p.rawValue) \(f)@\(hex(o))"
     case .unmap(let a, let n): return "unmap \(hex(a)) \(hex(n))"
     case .protect(let a, let n, let p): return "protect \(hex(a)) \(hex(n)) \(p.rawValue)"
     case .dontNeed(let a, let n): return "dontneed \(hex(a)) \(hex(n))"
@@ -47,7 +51,12 @@ struct HostLayoutTests {
     // A length inside a page, and sometimes what is refused.
     if random.chance(10) { length -= random.below(page) }
     let start = random.chance(2) ? at + 1 + random.below(page - 1) : at
-    switch random.below(16) {
+    switch random.below(18) {
+    case 16, 17:
+      // Often the offset at which the address would stand if the file was mapped at the window's start.
+      let offset = random.chance(70) ? (at - window.start) / page : random.below(100)
+      let whole = max(1, length / page)
+      return .file(at, whole * page, protection, Int(random.below(2)), offset)
     case 0..<3: return .map(.fixed(start), length, protection, .private)
     case 3: return .map(.fixedNoReplace(start), length, protection, .private)
     case 4: return .map(.fixed(at), length, protection, random.chance(50) ? .shared : .private)
@@ -74,6 +83,13 @@ struct HostLayoutTests {
       } catch {
         if case .failure(error) = result { return nil }
         return "kernel \(result), space \(error)"
+      }
+    case .file(let at, let length, let protection, let file, let offset):
+      host = window.mapFile(file, at, length, protection, pageOffset: offset)
+      ours = errno {
+        try space.substituteMapping(
+          AddressRange(start: at, end: at + length), protection: protection, sharing: .private,
+          file: UInt64(file), pageOffset: offset)
       }
     case .unmap(let at, let length):
       host = window.unmap(at, length)
@@ -129,6 +145,7 @@ struct HostLayoutTests {
     _ policy: LockPolicy, calls: Int, pages: UInt64, _ random: inout SeededRandom
   ) throws {
     let window = try HostWindow(pages: pages)
+    try window.makeFiles(2)
     let space = try makeSpace(policy)
     var history: [String] = []
     for i in 0..<calls {

@@ -20,6 +20,8 @@ final class HostWindow {
   let start: Address
   let pages: UInt64
   private let maps: Int32
+  /// Files of zeros, to be mapped privately, and their inodes.
+  private var files: [(descriptor: Int32, inode: UInt64)] = []
 
   private static let next = Atomic<UInt64>(0x2000_0000_0000)
 
@@ -45,6 +47,33 @@ final class HostWindow {
   deinit {
     munmap(UnsafeMutableRawPointer(bitPattern: UInt(start - page)), Int((pages + 2) * page))
     close(maps)
+    for file in files { close(file.descriptor) }
+  }
+
+  /// Makes `count` files, known as 0, 1, ... to `mapFile` and to `query`.
+  func makeFiles(_ count: Int) throws {
+    for _ in 0..<count {
+      var name = Array("/tmp/rangeland-test-XXXXXX".utf8CString)
+      let descriptor = mkstemp(&name)
+      unlink(name)
+      let isLong = ftruncate(descriptor, 1 << 30)
+      try #require(descriptor >= 0 && isLong == 0)
+      var status = stat()
+      let isKnown = fstat(descriptor, &status)
+      try #require(isKnown == 0)
+      files.append((descriptor, UInt64(status.st_ino)))
+    }
+  }
+
+  /// Maps a file privately at a fixed address.
+  func mapFile(
+    _ file: Int, _ address: Address, _ length: UInt64, _ protection: Protection,
+    pageOffset: UInt64
+  ) -> Errno? {
+    let result = mmap(
+      Self.pointer(address), Int(bitPattern: UInt(length)), Int32(protection.rawValue),
+      MAP_PRIVATE | MAP_FIXED, files[file].descriptor, Int(pageOffset * page))
+    return result == MAP_FAILED ? Errno(rawValue: Glibc.errno) : nil
   }
 
   static let fixedNoReplace: Int32 = 0x100000
@@ -118,10 +147,11 @@ final class HostWindow {
     return MappingInfo(
       range: AddressRange(start: words[3], end: words[4]),
       protection: Protection(rawValue: UInt32(flags & 7)),
-      sharing: flags & 8 != 0 ? .shared : .private, pageOffset: words[7] / page, file: nil)
+      sharing: flags & 8 != 0 ? .shared : .private, pageOffset: words[7] / page,
+      file: files.firstIndex { $0.inode == words[8] }.map(UInt64.init))
   }
 
-  /// What is mapped in the window. Private memory has no offset here: the kernel does not tell it.
+  /// What is mapped in the window. Private anonymous memory has no offset here: the kernel does not tell it.
   func mappings() -> [MappingInfo] {
     var result: [MappingInfo] = []
     var position = start
@@ -142,7 +172,7 @@ extension AddressSpace {
       in: AddressRange(start: window.start, end: window.start + window.pages * page)
     ).map {
       var info = $0
-      if info.sharing == .private { info.pageOffset = 0 }
+      if info.sharing == .private && info.file == nil { info.pageOffset = 0 }
       return info
     }
   }
