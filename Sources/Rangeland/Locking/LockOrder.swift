@@ -28,6 +28,15 @@ enum LockOrder {
     }
   #endif
 
+  /// Whether the thread holds a lock of `rank`: true outside checked builds.
+  static func isHeld(_ rank: LockRank) -> Bool {
+    #if RANGELAND_CHECKS
+      held(rank) > 0
+    #else
+      true
+    #endif
+  }
+
   /// Before waiting for a lock of `rank`.
   @inline(__always)
   static func willWait(_ rank: LockRank) {

@@ -126,7 +126,6 @@ extension AddressSpace {
             space: identity,
             deltaPages: record.pointee.start.pageNumber &- record.pointee.pageOffset, arena,
             context)
-          LockMap.observe(.reverseMap, .objectMappings, .write)
           if candidate == nil { return nil }
         }
       }
@@ -248,7 +247,6 @@ extension AddressSpace {
     if object.pointee.kind == .special {
       return install(.zeroPage(rights: record.pointee.flags.pageRights), page, record, context)
     }
-    LockMap.observe(.objectPages, .pageTable, .write)
     guard let frame = object.pageCreating(backing.pageIndex(page), context) else {
       return .refused(.outOfMemory)
     }

@@ -73,7 +73,6 @@ extension AddressSpace {
     guard let object = MemoryObject.make(kind, identity: number, arena, context) else {
       throw .noMemory
     }
-    LockMap.observe(.reverseMap, .objectMappings, .write)
     let mapping = ObjectMapping.make(object, space: identity, deltaPages: 0, context)
     object.release(context)
     guard let mapping else { throw .noMemory }

@@ -43,7 +43,6 @@ extension AddressSpace {
         context.unpin()
         throw error
       }
-      LockMap.observe(.gapSearch, .layoutLeaf, .write)
       switch outcome {
       case .placed(let range):
         finishMap(range, &change, hold.take()!, context)
@@ -74,7 +73,6 @@ extension AddressSpace {
       attributes.stand(at: range.start)
       return isDirect
     }
-    LockMap.observe(.gapSearch, .layoutLeaf, .write)
     switch outcome {
     case .placed(let range):
       hold.rangeKnown(range)

@@ -81,7 +81,6 @@ extension AddressSpace {
     let rights = step.newFlags.pageRights
     if rights.isSuperset(of: step.oldFlags.pageRights) { return }
     LockMap.observe(.pageProtection, hold, step.range)
-    LockMap.observe(.pageProtection, .pageTable, .write)
     tables.protect(step.range, allowing: rights, into: &drops, context)
   }
 }

@@ -57,7 +57,6 @@ extension AddressSpace {
     _ number: UInt64, _ range: AddressRange, _ pageOffset: UInt64, _ context: Context
   ) throws(Errno) -> MappingRef {
     guard let object = files.object(number, arena, context) else { throw .noMemory }
-    LockMap.observe(.reverseMap, .objectMappings, .write)
     let mapping = ObjectMapping.make(
       object, space: identity, deltaPages: range.start.pageNumber &- pageOffset, context)
     object.release(context)

@@ -51,6 +51,7 @@ extension LayoutTree {
           decision?.mayBecomeReservation = true
         },
         { splice in
+          LockMap.observe(.gapSearch, .layoutLeaf, .write)
           isLocked = tryLock(range)
           if !isLocked {
             splice = Splice(start, end, dropsReservations: false)
