@@ -78,24 +78,24 @@ struct HostErrnoTests {
 
   @Test(arguments: LockPolicy.allCases)
   func `munmap`(_ policy: LockPolicy) throws {
-    try check(policy, { $0.unmap($1, $2) }) { space, at, length in
-      errno { try space.unmap(at: at, length: length) }
-    }
+    try check(
+      policy, { $0.unmap($1, $2) },
+      { space, at, length in errno { try space.unmap(at: at, length: length) } })
   }
 
   @Test(arguments: LockPolicy.allCases, [Protection.read, [], [.read, .write, .execute]])
   func `mprotect`(_ policy: LockPolicy, _ protection: Protection) throws {
-    try check(policy, { $0.protect($1, $2, protection) }) { space, at, length in
-      errno { try space.protect(at: at, length: length, protection) }
-    }
+    try check(
+      policy, { $0.protect($1, $2, protection) },
+      { space, at, length in errno { try space.protect(at: at, length: length, protection) } })
   }
 
   @Test(arguments: LockPolicy.allCases)
   func `madvise DONTNEED`(_ policy: LockPolicy) throws {
     // The kernel does all that is mapped in a range, and looks for no end of the space.
-    try check(policy, checksEnd: false, { $0.dontNeed($1, $2) }) { space, at, length in
-      errno { try space.dontNeed(at: at, length: length) }
-    }
+    try check(
+      policy, checksEnd: false, { $0.dontNeed($1, $2) },
+      { space, at, length in errno { try space.dontNeed(at: at, length: length) } })
   }
 
   @Test(arguments: LockPolicy.allCases, [Sharing.private, .shared])
