@@ -87,8 +87,7 @@ extension AddressSpace {
     let isPrivate = !flags.contains(.shared)
     if isPrivate && access == .write && record.pointee.anonymous == nil {
       if !mayPublishIdentity { return .needsSpaceLock }
-      LockMap.observe(.anonymousIdentity, hold, page)
-      guard let published = publishIdentity(record, address, context) else {
+      guard let published = publishIdentity(record, address, hold, context) else {
         return .refused(.outOfMemory)
       }
       record = published
@@ -106,7 +105,7 @@ extension AddressSpace {
   /// Gives a VMA its anonymous identity, once (Linux `__anon_vma_prepare`): that of a neighbour it could
   /// be merged with, or a new one. `nil` without memory.
   private func publishIdentity(
-    _ record: RecordRef, _ address: Address, _ context: Context
+    _ record: RecordRef, _ address: Address, _ hold: borrowing ReadHold, _ context: Context
   ) -> RecordRef? {
     var change = LayoutChange()
     // The latch of an identity's object comes before a leaf's, so a new one is made between two looks.
@@ -118,7 +117,7 @@ extension AddressSpace {
     }
     do throws(Errno) {
       while true {
-        switch try layout.pointee.publishIdentity(at: address, candidate, context, &change) {
+        switch try layout.pointee.publishIdentity(at: address, candidate, hold, context, &change) {
         case .existing(let record), .reused(let record), .published(let record):
           return record
         case .needsCandidate:

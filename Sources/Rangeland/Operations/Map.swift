@@ -90,13 +90,10 @@ extension AddressSpace {
     defer { context.unpin() }
     lockCells(range, &hold)
     park.pass(operation)
-    LockMap.observe(.layout, hold, range)
-    LockMap.observe(.vmaFlags, hold, range)
-    LockMap.observe(.vmaOffset, hold, range)
     var change = LayoutChange()
     var failure: Errno?
     do throws(Errno) {
-      try layout.pointee.insert(range, attributes, replacing: replacing, context, &change)
+      try layout.pointee.insert(range, attributes, replacing: replacing, hold, context, &change)
     } catch {
       failure = error
     }

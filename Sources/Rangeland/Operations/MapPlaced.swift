@@ -98,7 +98,7 @@ extension AddressSpace {
     attributes.stand(at: reservation.range.start)
     var change = LayoutChange()
     do throws(Errno) {
-      if try layout.pointee.fill(reservation, attributes, context, &change) {
+      if try layout.pointee.fill(reservation, attributes, hold, context, &change) {
         finishMap(reservation.range, &change, hold, context)
         return true
       }

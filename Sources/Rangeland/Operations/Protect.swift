@@ -42,9 +42,6 @@ extension AddressSpace {
     defer { context.unpin() }
     lockCells(range, &hold)
     park.pass(.protect)
-    LockMap.observe(.layout, hold, range)
-    LockMap.observe(.vmaFlags, hold, range)
-    LockMap.observe(.vmaOffset, hold, range)
     var change = LayoutChange()
     var drops = FrameDropList(arena, accessors, context)
     var failure: Errno?
@@ -52,7 +49,7 @@ extension AddressSpace {
     while position < range.end && failure == nil {
       do throws(Errno) {
         let step = try layout.pointee.modifyStep(
-          from: position, to: range.end, context, &change
+          from: position, to: range.end, hold, context, &change
         ) {
           .set(
             $0.pointee.flags.changed(

@@ -47,6 +47,8 @@ public final class AddressSpace: @unchecked Sendable {
   let identity: UInt64
   /// Where tests stop operations.
   let park = ParkPoint()
+  /// Where tests stop a reader that has found its VMA and not yet its lock word (`.perVMA`).
+  let parkBeforeWord = ParkPoint()
 
   // Copies of what `memory` owns, to spare hot paths a look into another object.
   let reclaimer: UnsafeMutablePointer<Reclaimer>

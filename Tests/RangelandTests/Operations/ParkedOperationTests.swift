@@ -187,6 +187,38 @@ private enum Probe: String, CaseIterable, Sendable {
         ])
     }
 
+    @Test(arguments: [Probe.fault, .dontNeed], [Probe.protect, .unmap, .map])
+    fileprivate func `a reader that gets the word of a VMA that has been replaced looks again`(
+      _ reader: Probe, _ writer: Probe
+    ) throws {
+      let space = try makeSpace(.perVMA, statistics: true)
+      try mapPages(space, 0, 4)
+      try space.store(UInt8(1), at: base + 3 * page)
+      withWatchdog(seconds: 60, "\(reader) \(writer)") {
+        space.parkBeforeWord.arm(reader.kind)
+        space.park.arm(reader.kind)
+        let one = TestThread { reader.run(space, base, mayFail: true) }
+        space.parkBeforeWord.waitUntilOccupied()
+        // The VMA is replaced, and its word is free again.
+        writer.run(space, base)
+        if writer == .unmap { try! mapPages(space, 0, 1) }
+        space.parkBeforeWord.letGo()
+        space.park.waitUntilOccupied()
+        // The reader stands in its range now: a writer of its page has to wait for it.
+        let two = TestThread { Probe.protect.run(space, base) }
+        while space.waitingRequests == 0 {
+          if space.mapping(at: base)?.protection == .read && writer != .protect {
+            fatalError("a writer did not wait for a reader with the word of a dead VMA")
+          }
+          rl_cpu_relax()
+        }
+        space.park.letGo()
+        one.join()
+        two.join()
+      }
+      space.checkInvariants()
+    }
+
     @Test func `waits under the semaphore are false when the ranges are disjoint`() throws {
       for (overlapping, expected) in [(false, 1), (true, 0)] as [(Bool, UInt64)] {
         let space = try makeSpace(.semaphore, statistics: true)
