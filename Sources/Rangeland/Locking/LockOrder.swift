@@ -28,6 +28,15 @@ enum LockOrder {
     }
   #endif
 
+  /// Whether the thread holds a lock of `rank`: true outside checked builds.
+  static func isHeld(_ rank: LockRank) -> Bool {
+    #if RANGELAND_CHECKS
+      held(rank) > 0
+    #else
+      true
+    #endif
+  }
+
   /// Before waiting for a lock of `rank`.
   @inline(__always)
   static func willWait(_ rank: LockRank) {
@@ -45,6 +54,7 @@ enum LockOrder {
   @inline(__always)
   static func acquired(_ rank: LockRank) {
     #if RANGELAND_CHECKS
+      if rank == .layoutLeaf && held(rank) == 0 { LeafHoldTimes.begin() }
       rl_tls_set(0, rl_tls_get(0) &+ 1 << (UInt64(rank.rawValue) * 8))
     #endif
   }
@@ -55,6 +65,18 @@ enum LockOrder {
     #if RANGELAND_CHECKS
       precondition(held(rank) > 0, "lock order: \(rank) is released but not held")
       rl_tls_set(0, rl_tls_get(0) &- 1 << (UInt64(rank.rawValue) * 8))
+      if rank == .layoutLeaf && held(rank) == 0 { LeafHoldTimes.end() }
+    #endif
+  }
+
+  /// Before a call to the kernel, a wait for other threads' accesses, or a callback: none of them runs under
+  /// a leaf latch (L-3).
+  @inline(__always)
+  static func assertNoLeafHeld(_ what: StaticString) {
+    #if RANGELAND_CHECKS
+      precondition(
+        held(.layoutLeaf) == 0 && held(.layoutShape) == 0, "a layout leaf is latched across \(what)"
+      )
     #endif
   }
 

@@ -31,8 +31,10 @@ extension AddressSpace {
   ) -> ReadHold? {
     if policy != .perVMA { return nil }
     guard let record = layout.pointee.find(range.start), record.pointee.end >= range.end,
-      let cell = record.pointee.cell, let hold = lock.readCell(cell, range, operation)
+      let cell = record.pointee.cell
     else { return nil }
+    parkBeforeWord.pass(operation)
+    guard let hold = lock.readCell(cell, range, operation) else { return nil }
     // The record may have been replaced before we had its word. Successors that share the word differ
     // in their identity only.
     guard let current = layout.pointee.find(range.start), current.pointee.cell == cell,

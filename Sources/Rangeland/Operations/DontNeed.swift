@@ -73,7 +73,6 @@ extension AddressSpace {
     _ piece: AddressRange, _ hold: borrowing ReadHold, _ context: Context
   ) {
     LockMap.observe(.pageTableEntry, hold, piece)
-    LockMap.observe(.pageTableEntry, .pageTable, .write)
     var drops = FrameDropList(arena, accessors, context)
     tables.zap(piece, into: &drops, freeingTables: false, context)
     drops.shootdown()

@@ -51,8 +51,6 @@ extension AddressSpace {
     _ context: Context
   ) {
     LockMap.observe(.pageTableEntry, hold, range)
-    LockMap.observe(.pageTableEntry, .pageTable, .write)
-    LockMap.observe(.pageTableShape, .pageTable, .write)
     tables.zap(range, into: &drops, freeingTables: true, context)
     drops.shootdown()
     account(drops, context)

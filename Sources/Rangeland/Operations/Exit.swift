@@ -21,6 +21,7 @@ extension AddressSpace {
     accessors.destroy()
     counters.destroy()
     LayoutTree.destroy(layout)
+    files.destroy()
     lock.deinitialize(count: 1)
     lock.deallocate()
   }

@@ -97,8 +97,7 @@ extension AddressSpace {
     let isPrivate = !flags.contains(.shared)
     if isPrivate && access == .write && record.pointee.anonymous == nil {
       if !mayPublishIdentity { return .needsSpaceLock }
-      LockMap.observe(.anonymousIdentity, hold, page)
-      guard let published = publishIdentity(record, address, context) else {
+      guard let published = publishIdentity(record, address, hold, context) else {
         return .refused(.outOfMemory)
       }
       record = published
@@ -116,7 +115,7 @@ extension AddressSpace {
   /// Gives a VMA its anonymous identity, once (Linux `__anon_vma_prepare`): that of a neighbour it could
   /// be merged with, or a new one. `nil` without memory.
   private func publishIdentity(
-    _ record: RecordRef, _ address: Address, _ context: Context
+    _ record: RecordRef, _ address: Address, _ hold: borrowing ReadHold, _ context: Context
   ) -> RecordRef? {
     var change = LayoutChange()
     // The latch of an identity's object comes before a leaf's, so a new one is made between two looks.
@@ -128,7 +127,7 @@ extension AddressSpace {
     }
     do throws(Errno) {
       while true {
-        switch try layout.pointee.publishIdentity(at: address, candidate, context, &change) {
+        switch try layout.pointee.publishIdentity(at: address, candidate, hold, context, &change) {
         case .existing(let record), .reused(let record), .published(let record):
           return record
         case .needsCandidate:
@@ -136,7 +135,6 @@ extension AddressSpace {
             space: identity,
             deltaPages: record.pointee.start.pageNumber &- record.pointee.pageOffset, arena,
             context)
-          LockMap.observe(.reverseMap, .objectMappings, .write)
           if candidate == nil { return nil }
         }
       }
@@ -269,7 +267,6 @@ extension AddressSpace {
     if object.pointee.kind == .special {
       return install(.zeroPage(rights: record.pointee.flags.pageRights), page, record, context)
     }
-    LockMap.observe(.objectPages, .pageTable, .write)
     guard let frame = object.pageCreating(backing.pageIndex(page), context) else {
       return .refused(.outOfMemory)
     }

@@ -58,6 +58,8 @@ extension AddressSpace {
 
   /// The checks of a fixed address, in Linux's order (`__get_unmapped_area`).
   static func fixedRange(_ start: Address, _ length: UInt64) throws(Errno) -> AddressRange {
+    // The kernel takes the last 4,095 addresses for an error that its search returned, and reports it.
+    if start > UInt64.max - 4095 { throw Errno(rawValue: Int32(0 &- start)) }
     guard start <= Address.spaceEnd - length else { throw .noMemory }
     guard start.isPageAligned else { throw .invalidArgument }
     return AddressRange(start: start, end: start + length)
@@ -71,7 +73,6 @@ extension AddressSpace {
     guard let object = MemoryObject.make(kind, identity: number, arena, context) else {
       throw .noMemory
     }
-    LockMap.observe(.reverseMap, .objectMappings, .write)
     let mapping = ObjectMapping.make(object, space: identity, deltaPages: 0, context)
     object.release(context)
     guard let mapping else { throw .noMemory }
@@ -89,13 +90,10 @@ extension AddressSpace {
     defer { context.unpin() }
     lockCells(range, &hold)
     park.pass(operation)
-    LockMap.observe(.layout, hold, range)
-    LockMap.observe(.vmaFlags, hold, range)
-    LockMap.observe(.vmaOffset, hold, range)
     var change = LayoutChange()
     var failure: Errno?
     do throws(Errno) {
-      try layout.pointee.insert(range, attributes, replacing: replacing, context, &change)
+      try layout.pointee.insert(range, attributes, replacing: replacing, hold, context, &change)
     } catch {
       failure = error
     }

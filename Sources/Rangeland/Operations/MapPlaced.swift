@@ -11,7 +11,10 @@ extension AddressSpace {
     _ length: UInt64, hint: Address?, _ attributes: VMAAttributes, _ context: Context
   ) throws(Errno) -> Address {
     var request = PlacementRequest(length: length, placement: placement)
-    if let hint, let rounded = hint.roundedUpToPage, rounded != 0 { request.hint = rounded }
+    // Linux `round_hint_to_min`: down to a page, and up to where mappings may begin.
+    if let hint, hint.pageStart != 0 {
+      request.hint = max(hint.pageStart, PlacementLimits.smallestHint)
+    }
     if request.hint == nil && length % PlacementRequest.hugePageSize == 0 {
       request.alignment = PlacementRequest.hugePageSize
     }
@@ -40,7 +43,6 @@ extension AddressSpace {
         context.unpin()
         throw error
       }
-      LockMap.observe(.gapSearch, .layoutLeaf, .write)
       switch outcome {
       case .placed(let range):
         finishMap(range, &change, hold.take()!, context)
@@ -71,7 +73,6 @@ extension AddressSpace {
       attributes.stand(at: range.start)
       return isDirect
     }
-    LockMap.observe(.gapSearch, .layoutLeaf, .write)
     switch outcome {
     case .placed(let range):
       hold.rangeKnown(range)
@@ -97,7 +98,7 @@ extension AddressSpace {
     attributes.stand(at: reservation.range.start)
     var change = LayoutChange()
     do throws(Errno) {
-      if try layout.pointee.fill(reservation, attributes, context, &change) {
+      if try layout.pointee.fill(reservation, attributes, hold, context, &change) {
         finishMap(reservation.range, &change, hold, context)
         return true
       }

@@ -42,9 +42,6 @@ extension AddressSpace {
     defer { context.unpin() }
     lockCells(range, &hold)
     park.pass(.protect)
-    LockMap.observe(.layout, hold, range)
-    LockMap.observe(.vmaFlags, hold, range)
-    LockMap.observe(.vmaOffset, hold, range)
     var change = LayoutChange()
     var drops = FrameDropList(arena, accessors, context)
     var failure: Errno?
@@ -52,8 +49,13 @@ extension AddressSpace {
     while position < range.end && failure == nil {
       do throws(Errno) {
         let step = try layout.pointee.modifyStep(
-          from: position, to: range.end, context, &change
-        ) { .set($0.pointee.flags.with(protection)) }
+          from: position, to: range.end, hold, context, &change
+        ) {
+          .set(
+            $0.pointee.flags.changed(
+              to: protection, isAnonymous: $0.pointee.backing == nil,
+              hasIdentity: $0.pointee.anonymous != nil))
+        }
         if step.isChange { restrict(step, hold, &drops, context) }
         position = step.range.end
       } catch {
@@ -76,7 +78,6 @@ extension AddressSpace {
     let rights = step.newFlags.pageRights
     if rights.isSuperset(of: step.oldFlags.pageRights) { return }
     LockMap.observe(.pageProtection, hold, step.range)
-    LockMap.observe(.pageProtection, .pageTable, .write)
     tables.protect(step.range, allowing: rights, into: &drops, context)
   }
 }

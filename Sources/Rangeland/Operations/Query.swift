@@ -29,14 +29,20 @@ extension AddressSpace {
     return found
   }
 
-  /// All mappings, ascending. Each mapping that exists during the whole call is listed once, and no gap
-  /// is shown that was never there. Makes no writer wait, unless the layout changes under it many times.
+  /// All mappings, ascending and disjoint. Each mapping that exists during the whole call is listed once and
+  /// whole, and no gap is shown that was never there; one that is made meanwhile out of others that are
+  /// listed already is listed with the rest of its pages. Takes no lock and makes no writer wait.
   public func mappings(in range: AddressRange = .wholeSpace) -> [MappingInfo] {
     let context = reclaimer.context()
     var result: [MappingInfo] = []
     context.pin()
-    layout.pointee.forEachRecord(in: range) { record, _ in
-      result.append(record.info)
+    layout.pointee.forEachRecord(in: range) { record, part in
+      var info = record.info
+      if part.start > info.range.start {
+        info.range = part
+        info.pageOffset = record.pointee.pageOffset(at: part.start)
+      }
+      result.append(info)
       return true
     }
     context.unpin()

@@ -52,24 +52,15 @@ extension AddressSpace {
     try removeAll(range, lock.write(range, .substitute))
   }
 
-  /// A mapping of file `number` that stands at `range`. Pieces of one file share the object, and so merge,
-  /// when they touch a mapping of the same file at the same distance; otherwise the file gets an object
-  /// of its own: pages of substituted files are never written to disk, so nobody can tell.
+  /// A mapping of file `number` that stands at `range`, with one reference.
   private func fileMapping(
     _ number: UInt64, _ range: AddressRange, _ pageOffset: UInt64, _ context: Context
   ) throws(Errno) -> MappingRef {
-    let delta = range.start.pageNumber &- pageOffset
-    context.pin()
-    defer { context.unpin() }
-    for neighbour in [range.start == 0 ? 0 : range.start - 1, range.end] {
-      if let record = layout.pointee.find(neighbour), let backing = record.pointee.backing,
-        backing.pointee.object.pointee.kind == .file,
-        backing.pointee.object.pointee.identity == number,
-        backing.pointee.deltaPages == delta, backing.retainIfUsed()
-      {
-        return backing
-      }
-    }
-    return try makeMapping(.file, identity: number, context)
+    guard let object = files.object(number, arena, context) else { throw .noMemory }
+    let mapping = ObjectMapping.make(
+      object, space: identity, deltaPages: range.start.pageNumber &- pageOffset, context)
+    object.release(context)
+    guard let mapping else { throw .noMemory }
+    return mapping
   }
 }

@@ -43,11 +43,10 @@ extension AddressSpace {
     defer { context.unpin() }
     lockCells(range, &hold)
     park.pass(hold.core.operation)
-    LockMap.observe(.layout, hold, range)
     var change = LayoutChange()
     var failure: Errno?
     do throws(Errno) {
-      try layout.pointee.remove(range, context, &change)
+      try layout.pointee.remove(range, hold, context, &change)
     } catch {
       failure = error
     }

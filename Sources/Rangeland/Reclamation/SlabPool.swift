@@ -67,6 +67,7 @@ extension UnsafeMutablePointer where Pointee == SlabPool {
       pointee.bump = bump + stride
       return bump
     }
+    LockOrder.assertNoLeafHeld("a call to the kernel for memory")
     guard let chunk = rl_reserve(SlabPool.chunkBytes) else { return nil }
     chunk.storeBytes(of: pointee.chunks, as: UnsafeMutableRawPointer?.self)
     pointee.chunks = chunk

@@ -39,12 +39,16 @@ public final class AddressSpace: @unchecked Sendable {
   let tables: PageTables
   /// The threads' views. Each is used by its thread; a shootdown writes one word of it.
   let accessors: AccessorTable
+  /// Objects of files, by number. A latch of their own.
+  let files: FileObjectsRef
   /// Sizes. Per-thread credit, no lock.
   let counters: SpaceCounters
   /// Number in the reverse map. Immutable.
   let identity: UInt64
   /// Where tests stop operations.
   let park = ParkPoint()
+  /// Where tests stop a reader that has found its VMA and not yet its lock word (`.perVMA`).
+  let parkBeforeWord = ParkPoint()
 
   // Copies of what `memory` owns, to spare hot paths a look into another object.
   let reclaimer: UnsafeMutablePointer<Reclaimer>
@@ -94,6 +98,7 @@ public final class AddressSpace: @unchecked Sendable {
     self.accessors = accessors
     self.counters = counters
     self.layout = layout
+    files = FileObjects.make()
     identity = Self.nextIdentity.add(1, ordering: .relaxed).oldValue
     reclaimer = memory.reclaimer
     arena = memory.arena

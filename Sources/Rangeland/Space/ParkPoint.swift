@@ -24,7 +24,7 @@ struct ParkPoint: ~Copyable {
 
     /// Waits until an operation stands here.
     borrowing func waitUntilOccupied() {
-      while !isOccupied { rl_cpu_relax() }
+      while !isOccupied { rl_yield() }
     }
 
     /// Lets the parked operation go on.
@@ -43,7 +43,7 @@ struct ParkPoint: ~Copyable {
           .exchanged
       {
         state.store(1, ordering: .releasing)
-        while state.load(ordering: .acquiring) != 2 { rl_cpu_relax() }
+        while state.load(ordering: .acquiring) != 2 { rl_yield() }
         state.store(0, ordering: .relaxed)
       }
     #endif

@@ -29,7 +29,7 @@ public enum Sharing: Sendable, Hashable {
 public enum MapAddress: Sendable, Hashable {
   /// The space chooses, by its placement.
   case anywhere
-  /// Here if it is free (rounded up to a page), else the space chooses: an address without `MAP_FIXED`.
+  /// Here if it is free (rounded down to a page), else the space chooses: an address without `MAP_FIXED`.
   case hint(Address)
   /// Here, replacing what is there (`MAP_FIXED`).
   case fixed(Address)

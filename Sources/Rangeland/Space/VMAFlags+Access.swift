@@ -3,15 +3,33 @@
 // From what callers ask, to VMA flags, to the rights of pages.
 
 extension VMAFlags {
-  /// The flags of a new VMA (Linux `calc_vm_prot_bits`; the `VM_MAY*` bits of memory without a file).
+  /// The flags of a new VMA (Linux `calc_vm_prot_bits`, `accountable_mapping`; the `VM_MAY*` bits of memory
+  /// without a file).
   init(_ protection: Protection, _ sharing: Sharing) {
     var flags: VMAFlags = [.mayRead, .mayWrite, .mayExecute]
     if sharing == .shared { flags.insert(.shared) }
     self = flags.with(protection)
+    if sharing == .private && protection.contains(.write) { insert(.account) }
+  }
+
+  /// The flags after the rights were changed (Linux `mprotect_fixup`). Private memory that becomes writable
+  /// is charged to the commit limit, and stays so when it loses the right again, unless it is anonymous
+  /// memory that was never written to: VMAs that differ in that do not merge.
+  func changed(
+    to protection: Protection, isAnonymous: Bool, hasIdentity: Bool
+  ) -> VMAFlags {
+    var flags = with(protection)
+    if flags == self { return self }
+    if flags.contains(.write) {
+      if isDisjoint(with: [.account, .write, .shared, .noReserve]) { flags.insert(.account) }
+    } else if isAnonymous && !hasIdentity {
+      flags.remove(.account)
+    }
+    return flags
   }
 
   /// The same flags with other rights.
-  func with(_ protection: Protection) -> VMAFlags {
+  private func with(_ protection: Protection) -> VMAFlags {
     var flags = subtracting(.access)
     if protection.contains(.read) { flags.insert(.read) }
     if protection.contains(.write) { flags.insert(.write) }

@@ -34,8 +34,10 @@ struct LockMapCommand: ParsableCommand {
 
   /// The union over the folder's files against the declared set; exit status 2 when they differ.
   private func compare(_ folder: String) throws {
-    let names = try FileManager.default.contentsOfDirectory(atPath: folder)
-      .filter { $0.hasSuffix(".observed") }
+    guard let all = try? FileManager.default.contentsOfDirectory(atPath: folder) else {
+      throw OutputFailure(reason: "\(folder): the folder cannot be read")
+    }
+    let names = all.filter { $0.hasSuffix(".observed") }
     guard !names.isEmpty else {
       throw OutputFailure(
         reason:

@@ -3,7 +3,7 @@
 // A file that appears whole or not at all.
 //
 // Guarantee: until `commit()` returns the target is untouched; a value that ends without it
-// removes what it wrote.
+// removes what it wrote. Only a regular file is ever replaced, and a link keeps pointing at its target.
 // Mechanism: a temporary file in the target's folder, write, fsync, rename (POSIX: atomic).
 
 import Glibc
@@ -11,13 +11,31 @@ import SystemPackage
 
 struct OutputFile: ~Copyable {
   let path: String
+  /// What `path` leads to.
+  private let target: FilePath
   private let temporary: FilePath
   private let descriptor: FileDescriptor
   private var isFinished = false
 
   /// Creates the temporary file; throws when the folder cannot be written.
   init(path: String) throws(RecordingError) {
+    // The rename would put a file in the place of a device, a pipe or a link.
     var name = FilePath(path)
+    var status = stat()
+    if stat(path, &status) == 0 {
+      guard status.st_mode & S_IFMT == S_IFREG else {
+        if status.st_mode & S_IFMT == S_IFDIR { throw Self.failure(path, Errno.isDirectory) }
+        throw RecordingError(
+          .cannotWrite, file: path, at: .file,
+          "is there already and is not a file that can be replaced",
+          advice: "name a file, such as program.rangeland")
+      }
+      if let resolved = realpath(path, nil) {
+        name = FilePath(platformString: resolved)
+        free(resolved)
+      }
+    }
+    let target = name
     guard let last = name.lastComponent, last.kind == .regular else {
       throw RecordingError(
         .cannotWrite, file: path, at: .file, "the name is not that of a file",
@@ -35,6 +53,7 @@ struct OutputFile: ~Copyable {
       throw Self.failure(path, error)
     }
     self.path = path
+    self.target = target
     temporary = name
     descriptor = opened
   }
@@ -53,7 +72,7 @@ struct OutputFile: ~Copyable {
       throw Self.failure(path, Errno(rawValue: errno))
     }
     let status = temporary.withPlatformString { from in
-      FilePath(path).withPlatformString { to in rename(from, to) }
+      target.withPlatformString { to in rename(from, to) }
     }
     guard status == 0 else { throw Self.failure(path, Errno(rawValue: errno)) }
     isFinished = true

@@ -5,116 +5,233 @@
 import CRangeland
 import RangelandTestSupport
 import Synchronization
+import SystemPackage
 import Testing
 
 @testable import Rangeland
 
 /// The operations that the matrix knows.
 private enum Probe: String, CaseIterable, Sendable {
-  case map, unmap, protect, fault, dontNeed
+  case map, mapAnywhere, unmap, protect, fault, dontNeed, substitute, substituteUnmapping
 
   var kind: OperationKind {
     switch self {
-    case .map: .map
+    case .map, .mapAnywhere: .map
     case .unmap: .unmap
     case .protect: .protect
     case .fault: .fault
     case .dontNeed: .dontNeed
+    case .substitute, .substituteUnmapping: .substitute
     }
   }
 
   /// Whether it locks its pages for writing (acceptance table, section 9).
-  var writes: Bool { self == .map || self == .unmap || self == .protect }
+  var writes: Bool { self != .fault && self != .dontNeed }
 
-  /// Runs it on the page at `address`, which is mapped.
-  func run(_ space: AddressSpace, _ address: Address) {
+  /// Whether it works on a page that it is given.
+  var hasTarget: Bool { self != .mapAnywhere }
+
+  /// Runs it on the page at `address`, which is mapped unless `mayFail`.
+  func run(_ space: AddressSpace, _ address: Address, mayFail: Bool = false) {
+    let range = AddressRange(pageOf: address)
     do {
       switch self {
       case .map:
         _ = try space.map(length: page, at: .fixed(address), protection: [.read, .write])
+      case .mapAnywhere: _ = try space.map(length: page, protection: .read)
       case .unmap: try space.unmap(at: address, length: page)
       case .protect: try space.protect(at: address, length: page, .read)
       case .fault: try space.fault(at: address, .read)
       case .dontNeed: try space.dontNeed(at: address, length: page)
+      case .substitute:
+        try space.substituteMapping(range, protection: .read, sharing: .private, file: 1)
+      case .substituteUnmapping: try space.substituteUnmapping(range)
       }
+    } catch let error as Errno where mayFail && error == .noMemory {
+    } catch let fault as AccessFault where mayFail && fault.reason == .notMapped {
     } catch { fatalError("\(self): \(error)") }
   }
 }
 
 #if RANGELAND_CHECKS
+  /// Where the second operation works, seen from the first.
+  private enum Distance: String, CaseIterable {
+    case samePage, sameVMA, otherVMA
+    /// On the page before or behind, which is another VMA's.
+    case below, above
+
+    var isTouching: Bool { self == .below || self == .above }
+
+    /// The pages that the first and the second work on.
+    var pages: (first: UInt64, second: UInt64) {
+      switch self {
+      case .samePage: (4, 4)
+      case .sameVMA: (4, 6)
+      case .otherVMA: (4, 16)
+      case .below: (4, 3)
+      case .above: (7, 8)
+      }
+    }
+
+    /// Whether two operations exclude each other under a policy: the table of the tests.
+    func excludes(_ first: Probe, _ second: Probe, _ policy: LockPolicy) -> Bool {
+      if !first.writes && !second.writes { return false }
+      switch policy {
+      case .semaphore, .wholeRange: return true
+      case .ranged: return self == .samePage && first.hasTarget && second.hasTarget
+      case .perVMA:
+        // Writers share the semaphore; a fault needs the word of its VMA, which writers of that VMA hold, and of
+        // one that it touches, because they may merge.
+        if first.writes && second.writes { return true }
+        return self != .otherVMA && first.hasTarget && second.hasTarget
+      }
+    }
+  }
+
   @Suite struct ParkedOperationRaceTests {
-    /// Whether `second` on page `to` has to wait while `first` stands in its range phase on page 0.
+    /// Whether `second` has to wait while `first` stands in its range phase.
     private func waits(
-      _ policy: LockPolicy, _ first: Probe, _ second: Probe, sameVMA: Bool, overlapping: Bool
+      _ policy: LockPolicy, _ first: Probe, _ second: Probe, _ distance: Distance
     ) throws -> Bool {
       let space = try makeSpace(policy, statistics: true)
-      try mapPages(space, 0, 4)
-      // Distinct rights keep the second mapping a VMA of its own.
-      if !sameVMA { try mapPages(space, 8, 4, [.read, .write, .execute]) }
+      // Distinct rights keep neighbours VMAs of their own.
+      try mapPages(space, 0, 4, [.read, .write, .execute])
+      try mapPages(space, 4, 4)
+      try mapPages(space, 8, 4, [.read, .write, .execute])
+      try mapPages(space, 16, 4, [.read, .write, .execute])
       // First faults of a VMA take the semaphore under `.perVMA`; the matrix is about later ones.
-      try space.store(UInt8(1), at: base + 3 * page)
-      if !sameVMA { try space.store(UInt8(1), at: base + 11 * page) }
-      let target = overlapping ? base : (sameVMA ? base + 2 * page : base + 8 * page)
-      return withWatchdog(seconds: 60, "\(policy) \(first) \(second)") {
+      for i in [0, 5, 11, 19] as [UInt64] { try space.store(UInt8(1), at: base + i * page) }
+      let firstPage = base + distance.pages.first * page
+      let secondPage = base + distance.pages.second * page
+      return withWatchdog(seconds: 60, "\(policy) \(first) \(second) \(distance)") {
         space.park.arm(first.kind)
-        let one = TestThread { first.run(space, base) }
+        let one = TestThread { first.run(space, firstPage) }
         space.park.waitUntilOccupied()
         let isDone = Flag()
         let two = TestThread {
-          second.run(space, target)
+          second.run(space, secondPage, mayFail: distance == .samePage)
           isDone.raise()
         }
         // Either it comes through, or the ledger shows it waiting.
-        while !isDone.isRaised && space.waitingRequests == 0 { rl_cpu_relax() }
+        while !isDone.isRaised && space.waitingRequests == 0 { rl_yield() }
         let waited = !isDone.isRaised
         space.park.letGo()
         one.join()
         two.join()
+        space.checkInvariants()
         return waited
       }
     }
 
-    @Test(arguments: Probe.allCases, Probe.allCases)
-    fileprivate func `R-1 ranged operations wait exactly for overlapping ones`(
-      _ first: Probe, _ second: Probe
+    /// All pairs, all distances, all policies. F-3 and F-4 are the column of `fault`.
+    @Test(arguments: LockPolicy.allCases, Probe.allCases)
+    fileprivate func `R-1 an operation that stands in its range keeps out whom its policy says`(
+      _ policy: LockPolicy, _ first: Probe
     ) throws {
-      // An unmapped page cannot be faulted or protected afterwards: such pairs are not run overlapping.
-      let runnable = first != .unmap || second == .map || second == .unmap
-      #expect(try !waits(.ranged, first, second, sameVMA: false, overlapping: false))
-      #expect(try !waits(.ranged, first, second, sameVMA: true, overlapping: false))
-      // `protect` takes the right to read nothing away, so the second one finds what it needs.
-      if runnable {
-        #expect(
-          try waits(.ranged, first, second, sameVMA: true, overlapping: true)
-            == (first.writes || second.writes))
+      for second in Probe.allCases {
+        for distance in Distance.allCases {
+          // Where the range is ignored, neighbours are like any other.
+          if (policy == .semaphore || policy == .wholeRange) && distance.isTouching { continue }
+          let expected = distance.excludes(first, second, policy)
+          #expect(
+            try waits(policy, first, second, distance) == expected,
+            "\(second) beside \(first), \(distance)")
+        }
       }
     }
 
-    @Test(arguments: [LockPolicy.semaphore, .wholeRange], Probe.allCases)
-    fileprivate func `under one lock every writer makes everybody wait`(
-      _ policy: LockPolicy, _ second: Probe
+    @Test(arguments: LockPolicy.allCases)
+    func `C1 a mapping waits for a gap whose range is held, and shows nothing meanwhile`(
+      _ policy: LockPolicy
     ) throws {
-      #expect(try waits(policy, .protect, second, sameVMA: false, overlapping: false))
+      // The gap is reserved while its range is held by somebody who unmapped it: the mapping waits for it
+      // (`.ranged`), or waited for the whole lock before it looked.
+      let space = try makeSpace(policy, statistics: true)
+      let taken = try space.map(length: page, protection: .read)
+      let below = try space.map(length: page, protection: .write)
+      try withWatchdog(seconds: 60, "\(policy) placement") {
+        space.park.arm(.protect)
+        // `protect` fails on a hole, but holds the range while it stands there.
+        try space.unmap(at: taken, length: page)
+        let one = TestThread { try? space.protect(at: taken, length: page, .read) }
+        space.park.waitUntilOccupied()
+        let two = TestThread {
+          guard let at = try? space.map(length: page, protection: .execute), at == taken else {
+            fatalError("the freed gap was not used")
+          }
+        }
+        while space.waitingRequests == 0 { rl_yield() }
+        // Neither the reservation nor a hole that never was is seen by anybody.
+        #expect(space.mappings().map(\.range.start) == [below])
+        #expect(space.usage.mappings == 1)
+        space.park.letGo()
+        one.join()
+        two.join()
+      }
+      #expect(space.mappings().map(\.range.start) == [below, taken])
+    }
+
+    @Test func `C1 a fixed mapping takes a reserved gap, and its owner searches again`() throws {
+      let space = try makeSpace(.ranged, statistics: true)
+      let taken = try space.map(length: 2 * page, protection: .read)
+      try space.unmap(at: taken, length: 2 * page)
+      let chosen = Flag()
+      withWatchdog(seconds: 60, "reservation") {
+        space.park.arm(.map)
+        let one = TestThread {
+          _ = try! space.map(length: page, at: .fixed(taken + page), protection: .write)
+        }
+        space.park.waitUntilOccupied()
+        // Reserves both pages, of which one is held.
+        let two = TestThread {
+          let at = try! space.map(length: 2 * page, protection: .execute)
+          if at != taken - page { fatalError("\(String(at, radix: 16))") }
+          chosen.raise()
+        }
+        while space.waitingRequests == 0 { rl_yield() }
+        if chosen.isRaised { fatalError("the mapping did not wait") }
+        space.park.letGo()
+        one.join()
+        two.join()
+      }
+      space.checkInvariants()
       #expect(
-        try waits(policy, .fault, second, sameVMA: false, overlapping: false) == second.writes)
+        space.mappings().map(\.range) == [
+          AddressRange(start: taken - page, end: taken + page),
+          AddressRange(start: taken + page, end: taken + 2 * page),
+        ])
     }
 
-    @Test(arguments: [Probe.fault, .dontNeed])
-    fileprivate func `per VMA, faults wait for a writer of their own VMA only`(_ second: Probe)
-      throws
-    {
-      #expect(try !waits(.perVMA, .protect, second, sameVMA: false, overlapping: false))
-      #expect(try waits(.perVMA, .protect, second, sameVMA: true, overlapping: false))
-      #expect(try waits(.perVMA, .protect, second, sameVMA: true, overlapping: true))
-      #expect(try waits(.perVMA, .fault, .protect, sameVMA: true, overlapping: false))
-      #expect(try !waits(.perVMA, .fault, .protect, sameVMA: false, overlapping: false))
-    }
-
-    @Test func `F-3 a fault is not delayed by a writer elsewhere, F-4 but by one on its page`()
-      throws
-    {
-      #expect(try !waits(.ranged, .map, .fault, sameVMA: false, overlapping: false))
-      #expect(try waits(.ranged, .map, .fault, sameVMA: true, overlapping: true))
+    @Test(arguments: [Probe.fault, .dontNeed], [Probe.protect, .unmap, .map])
+    fileprivate func `a reader that gets the word of a VMA that has been replaced looks again`(
+      _ reader: Probe, _ writer: Probe
+    ) throws {
+      let space = try makeSpace(.perVMA, statistics: true)
+      try mapPages(space, 0, 4)
+      try space.store(UInt8(1), at: base + 3 * page)
+      withWatchdog(seconds: 60, "\(reader) \(writer)") {
+        space.parkBeforeWord.arm(reader.kind)
+        space.park.arm(reader.kind)
+        let one = TestThread { reader.run(space, base, mayFail: true) }
+        space.parkBeforeWord.waitUntilOccupied()
+        // The VMA is replaced, and its word is free again.
+        writer.run(space, base)
+        if writer == .unmap { try! mapPages(space, 0, 1) }
+        space.parkBeforeWord.letGo()
+        space.park.waitUntilOccupied()
+        // The reader stands in its range now: a writer of its page has to wait for it.
+        let two = TestThread { Probe.protect.run(space, base) }
+        while space.waitingRequests == 0 {
+          if space.mapping(at: base)?.protection == .read && writer != .protect {
+            fatalError("a writer did not wait for a reader with the word of a dead VMA")
+          }
+          rl_yield()
+        }
+        space.park.letGo()
+        one.join()
+        two.join()
+      }
+      space.checkInvariants()
     }
 
     @Test func `waits under the semaphore are false when the ranges are disjoint`() throws {
@@ -126,7 +243,7 @@ private enum Probe: String, CaseIterable, Sendable {
           let one = TestThread { Probe.protect.run(space, base) }
           space.park.waitUntilOccupied()
           let two = TestThread { Probe.protect.run(space, overlapping ? base : base + 4 * page) }
-          while space.waitingRequests == 0 { rl_cpu_relax() }
+          while space.waitingRequests == 0 { rl_yield() }
           space.park.letGo()
           one.join()
           two.join()
@@ -148,7 +265,7 @@ private enum Probe: String, CaseIterable, Sendable {
         let one = TestThread { Probe.protect.run(space, base) }
         space.park.waitUntilOccupied()
         let two = TestThread { _ = try! space.map(length: page, protection: .read) }
-        while space.waitingRequests == 0 { rl_cpu_relax() }
+        while space.waitingRequests == 0 { rl_yield() }
         space.park.letGo()
         one.join()
         two.join()

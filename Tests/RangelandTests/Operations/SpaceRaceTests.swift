@@ -27,13 +27,17 @@ private func rounds(_ full: Int, _ policy: LockPolicy) -> Int {
     let limit = rounds(3000, policy)
     // Word 0 is written by the writer. After protect has returned it may not move.
     let stop = Flag()
+    let writes = SharedCounter()
     withWatchdog(seconds: 120, "P4 protect") {
       runThreads(2) { thread in
         if thread == 0 {
           var i: UInt64 = 0
           while !stop.isRaised {
             i += 1
-            do throws(AccessFault) { try space.store(i, at: base) } catch {
+            do throws(AccessFault) {
+              try space.store(i, at: base)
+              writes.value += 1
+            } catch {
               if error.reason != .notPermitted { fatalError("\(error)") }
             }
           }
@@ -52,14 +56,52 @@ private func rounds(_ full: Int, _ policy: LockPolicy) -> Int {
         }
       }
     }
+    #expect(writes.value > 0, "the writer never wrote")
+  }
+
+  @Test(arguments: LockPolicy.allCases)
+  func `P4 a reader never faults while the right to write comes and goes`(
+    _ policy: LockPolicy
+  ) throws {
+    let space = try makeSpace(policy)
+    try mapPages(space, 0, 4)
+    for i in 0..<4 as Range<UInt64> { try space.store(i + 1, at: base + i * page) }
+    let limit = rounds(50_000, policy)
+    let stop = Flag()
+    let reads = SharedCounter()
+    withWatchdog(seconds: 120, "P4 flip") {
+      runThreads(2) { thread in
+        do {
+          if thread == 0 {
+            while !stop.isRaised {
+              for i in 0..<4 as Range<UInt64> {
+                let value = try space.load(UInt64.self, at: base + i * page)
+                if value != i + 1 { fatalError("page \(i) reads \(value)") }
+                reads.value += 1
+              }
+            }
+          } else {
+            for i in 0..<limit {
+              let at = base + UInt64(i & 3) * page
+              try space.protect(at: at, length: page, .read)
+              try space.protect(at: at, length: page, [.read, .write])
+            }
+            stop.raise()
+          }
+        } catch { fatalError("\(error)") }
+      }
+    }
+    #expect(reads.value > 0, "the reader never read")
+    #expect(layout(space) == ["0..<4 rw-p"])
   }
 
   @Test(arguments: LockPolicy.allCases)
   func `P4 replacing a mapping is atomic for its readers`(_ policy: LockPolicy) throws {
     let space = try makeSpace(policy)
     try mapPages(space, 0, 4)
-    let limit = rounds(20_000, policy)
+    let limit = rounds(200_000, policy)
     let stop = Flag()
+    let reads = SharedCounter()
     withWatchdog(seconds: 120, "P4 replace") {
       runThreads(2) { thread in
         do {
@@ -68,6 +110,7 @@ private func rounds(_ full: Int, _ policy: LockPolicy) -> Int {
               for i in 0..<4 as Range<UInt64> {
                 let value = try space.load(UInt64.self, at: base + i * page)
                 if value != 0 { fatalError("content of a page that was replaced") }
+                reads.value += 1
               }
             }
           } else {
@@ -79,6 +122,7 @@ private func rounds(_ full: Int, _ policy: LockPolicy) -> Int {
         } catch { fatalError("\(error)") }
       }
     }
+    #expect(reads.value > 0, "the reader never read")
   }
 
   @Test(arguments: LockPolicy.allCases)
@@ -121,7 +165,12 @@ private func rounds(_ full: Int, _ policy: LockPolicy) -> Int {
         do {
           let at = base + UInt64(2 + 2 * thread) * page
           for i in 0..<limit {
-            try space.protect(at: at, length: 2 * page, i & 1 == 0 ? .read : [.read, .write])
+            let rights: Protection = i & 1 == 0 ? .read : [.read, .write]
+            try space.protect(at: at, length: 2 * page, rights)
+            // Nobody else changes these pages, whatever happens to the VMA around them.
+            guard let mapping = space.mapping(at: at), mapping.protection == rights,
+              space.mapping(at: at + page)?.protection == rights
+            else { fatalError("round \(i): \(layout(space))") }
           }
           try space.protect(at: at, length: 2 * page, [.read, .write])
         } catch { fatalError("\(error)") }
@@ -296,4 +345,6 @@ final class SharedCounter: Sendable {
     get { word.load(ordering: .acquiring) }
     set { word.store(newValue, ordering: .releasing) }
   }
+  /// Takes one off; for several threads.
+  func subtract() { word.subtract(1, ordering: .releasing) }
 }

@@ -29,6 +29,40 @@ import Testing
   }
 
   @Test(arguments: LockPolicy.allCases)
+  func `pieces of one file merge however they came to touch`(_ policy: LockPolicy) throws {
+    let space = try makeSpace(policy)
+    // Made apart, the later ones without a neighbour of that file.
+    for start in [0, 4, 2] as [UInt64] {
+      try space.substituteMapping(
+        range(start, start + 2), protection: start == 2 ? [.read, .execute] : .read,
+        sharing: .private, file: 7, pageOffset: 10 + start)
+    }
+    #expect(layout(space) == ["0..<2 r--p", "2..<4 r-xp", "4..<6 r--p"])
+    // The mappings of the pieces that were joined to the first are gone from the file's set.
+    try space.protect(at: base + 2 * page, length: 2 * page, .read)
+    #expect(layout(space) == ["0..<6 r--p"])
+    #expect(space.mapping(at: base + 5 * page)?.pageOffset == 10)
+    try space.unmap(at: base, length: 6 * page)
+  }
+
+  @Test(arguments: LockPolicy.allCases)
+  func `what was writable once is charged and merges with its like only`(
+    _ policy: LockPolicy
+  ) throws {
+    let space = try makeSpace(policy)
+    try mapPages(space, 0, 4)
+    try space.store(UInt8(1), at: base)
+    try mapPages(space, 4, 4, .read)
+    try space.protect(at: base, length: 4 * page, .read)
+    #expect(layout(space) == ["0..<4 r--p", "4..<8 r--p"])
+    // Memory that was never written to is not charged any more when it can no longer be written.
+    try mapPages(space, 20, 4)
+    try mapPages(space, 24, 4, .read)
+    try space.protect(at: base + 20 * page, length: 4 * page, .read)
+    #expect(layout(space) == ["0..<4 r--p", "4..<8 r--p", "20..<28 r--p"])
+  }
+
+  @Test(arguments: LockPolicy.allCases)
   func `a private file page is read as zeros, counted as the file's, and copied when written`(
     _ policy: LockPolicy
   ) throws {

@@ -30,9 +30,10 @@ extension LayoutTree {
   /// - Throws: `.badAddress` when nothing is mapped at `address`, `.noMemory`.
   /// - Precondition: pinned; the page of `address` is held at least for reading.
   borrowing func publishIdentity(
-    at address: Address, _ candidate: MappingRef?, _ context: Context,
-    _ change: inout LayoutChange
+    at address: Address, _ candidate: MappingRef?, _ hold: borrowing ReadHold,
+    _ context: Context, _ change: inout LayoutChange
   ) throws(Errno) -> IdentityOutcome {
+    LockMap.observe(.anonymousIdentity, hold, AddressRange(pageOf: address))
     var outcome = IdentityOutcome.needsCandidate
     var isMapped = true
     guard let seen = find(address) else { throw .badAddress }

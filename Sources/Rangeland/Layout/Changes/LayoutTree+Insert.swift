@@ -11,14 +11,19 @@ extension LayoutTree {
   /// Maps `range` with `attributes`, merging as Linux does (`__mmap_region`, `vma_merge_new_range`).
   /// Reservations of others in the range go: their owners search again.
   ///
-  /// - Parameter replacing: what is mapped in the range goes (`MAP_FIXED`); otherwise it is an error.
+  /// - Parameters:
+  ///   - replacing: what is mapped in the range goes (`MAP_FIXED`); otherwise it is an error.
+  ///   - hold: of the range.
   /// - Throws: `.fileExists` when something is mapped there, `.noMemory`; then nothing has changed.
   /// - Precondition: pinned; `range` is page aligned and within the space.
   @inline(__always)
   borrowing func insert(
-    _ range: AddressRange, _ attributes: VMAAttributes, replacing: Bool, _ context: Context,
-    _ change: inout LayoutChange
+    _ range: AddressRange, _ attributes: VMAAttributes, replacing: Bool,
+    _ hold: borrowing WriteHold, _ context: Context, _ change: inout LayoutChange
   ) throws(Errno) {
+    LockMap.observe(.layout, hold, range)
+    LockMap.observe(.vmaFlags, hold, range)
+    LockMap.observe(.vmaOffset, hold, range)
     let result = splice(
       Self.below(range.start), Self.above(range.end), context, &change,
       { section, splice in
@@ -134,8 +139,10 @@ extension LayoutTree {
   /// - Precondition: as for `insert`.
   @inline(__always)
   borrowing func remove(
-    _ range: AddressRange, _ context: Context, _ change: inout LayoutChange
+    _ range: AddressRange, _ hold: borrowing WriteHold, _ context: Context,
+    _ change: inout LayoutChange
   ) throws(Errno) {
+    LockMap.observe(.layout, hold, range)
     let result = splice(
       range.start, range.end, context, &change,
       { section, splice in

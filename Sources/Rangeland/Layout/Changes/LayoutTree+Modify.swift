@@ -32,11 +32,11 @@ extension LayoutTree {
   ///   effects.
   /// - Throws: `.noMemory` when nothing is mapped at `position` or there is no memory, or what `decide`
   ///   refuses with. This step has changed nothing then; earlier ones stay.
-  /// - Precondition: pinned; the space lock is held for writing from `position` to `end`.
+  /// - Precondition: pinned; `hold` covers the addresses from `position` to `end`.
   @inline(__always)
   borrowing func modifyStep(
-    from position: Address, to end: Address, _ context: Context, _ change: inout LayoutChange,
-    _ decide: (RecordRef) -> FlagsDecision
+    from position: Address, to end: Address, _ hold: borrowing WriteHold, _ context: Context,
+    _ change: inout LayoutChange, _ decide: (RecordRef) -> FlagsDecision
   ) throws(Errno) -> ModifyStep {
     guard let seen = find(position) else { throw .noMemory }
     let old = seen.pointee.flags
@@ -80,21 +80,11 @@ extension LayoutTree {
       })
     if let refusal { throw refusal }
     if result == nil { throw .noMemory }
+    LockMap.observe(.layout, hold, AddressRange(start: position, end: stepEnd))
+    LockMap.observe(.vmaFlags, hold, AddressRange(start: position, end: stepEnd))
+    LockMap.observe(.vmaOffset, hold, AddressRange(start: position, end: stepEnd))
     return ModifyStep(
       range: AddressRange(start: position, end: stepEnd), oldFlags: old, newFlags: new)
-  }
-
-  /// Changes all of `range`: see `modifyStep`.
-  borrowing func modify(
-    _ range: AddressRange, _ context: Context, _ change: inout LayoutChange,
-    _ decide: (RecordRef) -> FlagsDecision
-  ) throws(Errno) {
-    var position = range.start
-    while position < range.end {
-      let step = try modifyStep(
-        from: position, to: range.end, context, &change, decide)
-      position = step.range.end
-    }
   }
 
   /// Plans Linux's `vma_modify`: `[start, end)` of `record` gets `flags`.

@@ -53,6 +53,7 @@ extension LayoutTree {
           return isPlanned
         },
         { splice in
+          LockMap.observe(.gapSearch, .layoutLeaf, .write)
           isLocked = tryLock(range)
           if !isLocked {
             splice.begin(start, end, dropsReservations: false)
@@ -69,16 +70,17 @@ extension LayoutTree {
     }
   }
 
-  /// Maps a reserved range whose space lock the caller holds now for writing. `false` = a fixed mapping
+  /// Maps a reserved range that the caller holds now. `false` = a fixed mapping
   /// has taken the place: search again.
   ///
   /// - Throws: `.noMemory`; the reservation still stands.
   /// - Precondition: pinned, no layout latch is held.
   borrowing func fill(
-    _ reservation: Reservation, _ attributes: VMAAttributes, _ context: Context,
-    _ change: inout LayoutChange
+    _ reservation: Reservation, _ attributes: VMAAttributes, _ hold: borrowing WriteHold,
+    _ context: Context, _ change: inout LayoutChange
   ) throws(Errno) -> Bool {
     let range = reservation.range
+    LockMap.observe(.layout, hold, range)
     let result = splice(
       Self.below(range.start), Self.above(range.end), context, &change,
       { section, splice in

@@ -4,8 +4,10 @@
 
 /// Bounds of the gap search, Linux's names beside them.
 struct PlacementLimits: Sendable {
+  /// Hints below are raised to it (`vm.mmap_min_addr`, 4096 as on the kernel that was measured).
+  static var smallestHint: Address { 0x1000 }
   /// Nothing is placed below (`vm.mmap_min_addr`).
-  var minimum: Address = 0x1_0000
+  var minimum: Address = smallestHint
   /// Top-down placement starts here (`mmap_base`, here without randomisation).
   var topDownBase: Address = 0x7fff_f7ff_f000
   /// Bottom-up placement, tried when top-down has failed, starts here (`TASK_UNMAPPED_BASE`).

@@ -76,4 +76,15 @@ public enum MapLock: UInt8, CaseIterable, Sendable {
     case .credit: "none: per-thread credit"
     }
   }
+
+  /// Its level in the lock-order tree; `nil` for the space lock, which a hold proves, and for credit.
+  var rank: LockRank? {
+    switch self {
+    case .space, .credit: nil
+    case .objectMappings: .objectMappings
+    case .layoutLeaf: .layoutLeaf
+    case .layoutShape: .layoutShape
+    case .pageTable: .pageTable
+    }
+  }
 }

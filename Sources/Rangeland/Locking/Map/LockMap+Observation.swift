@@ -2,6 +2,8 @@
 //
 // What checked builds see: every guarded access is checked against the hold and remembered.
 //
+// An access that no row declares traps at once, and so does one under an inner lock that is not held.
+//
 // Mechanism: one bit for each (item, lock, mode, operation), set at the access. When the process ends
 //   and RANGELAND_LOCKMAP_DIR names a folder, the set is written there, one line a bit.
 //   `rangeland lockmap --check DIR` compares the union with the declared map.
@@ -52,11 +54,17 @@ extension LockMap {
     #endif
   }
 
-  /// Notes an access under an inner lock by the operation that the thread runs now.
+  /// Notes an access under an inner lock by the operation that the thread runs now, and traps when the thread
+  /// does not hold a lock of that kind. Tests of single parts run no operation: they are not noted.
   @inline(__always)
   static func observe(_ item: GuardedItem, _ lock: MapLock, _ mode: LockMode) {
     #if RANGELAND_CHECKS
       guard let operation = currentOperation else { return }
+      if let rank = lock.rank {
+        precondition(
+          LockOrder.isHeld(rank),
+          "lock map: \(item.id) touched by \(operation.name) without its \(lock.name)")
+      }
       note(Access(item: item, lock: lock, mode: mode, operation: operation))
     #endif
   }
@@ -86,6 +94,9 @@ extension LockMap {
       let bit = access.bit
       let mask = (1 as UInt64) << UInt64(bit % 64)
       if bits[bit / 64].load(ordering: .relaxed) & mask == 0 {
+        precondition(
+          declared.contains(access),
+          "lock map: no row declares \(access.line) (Sources/Rangeland/Locking/Map)")
         bits[bit / 64].bitwiseOr(mask, ordering: .relaxed)
       }
     }

@@ -79,15 +79,21 @@ extension LockMap {
     Row(
       item: .pageTableShape, lock: .pageTable, mode: .write,
       range: "the parent's table, then the table",
-      reason: "a table is freed empty and marked stray; whoever installs looks at the mark",
-      operations: [.map, .unmap, .substitute, .exit]),
+      reason:
+        "one of several faults makes a table; it is freed empty and marked stray, and whoever installs looks",
+      operations: [.fault, .map, .unmap, .substitute, .exit]),
   ]
 
   private static let objectRows: [Row] = [
     Row(
       item: .reverseMap, lock: .objectMappings, mode: .write, range: "the object",
-      reason: "mappings join when an object is mapped or an identity is made",
-      operations: [.map, .fault, .substitute]),
+      reason:
+        "mappings join when an object is mapped or an identity is made, and go with their last record",
+      operations: [.map, .unmap, .protect, .fault, .substitute, .exit]),
+    Row(
+      item: .objectPages, lock: .pageTable, mode: .read, range: "the object",
+      reason: "a page that is found keeps a reference before the object may let it go",
+      operations: [.fault]),
     Row(
       item: .objectPages, lock: .pageTable, mode: .write, range: "the object",
       reason: "one page for each index, whoever asks first",

@@ -21,7 +21,7 @@ public enum LockMap {
   }
 
   /// Every combination that the rows declare.
-  public static var declared: Set<Access> {
+  public static let declared: Set<Access> = {
     var result: Set<Access> = []
     for row in rows {
       for operation in row.operations {
@@ -30,5 +30,5 @@ public enum LockMap {
       }
     }
     return result
-  }
+  }()
 }

@@ -129,6 +129,7 @@ struct FrameDropList: ~Copyable {
 
   @inline(never)
   private mutating func shootdownSlow() {
+    LockOrder.assertNoLeafHeld("a wait for accessors")
     if ownEnd != 0 {
       own?.forget(ownStart, ownEnd)
       ownStart = .max

@@ -54,6 +54,7 @@ extension UnsafeMutablePointer where Pointee == MemoryObject {
   func page(_ index: UInt64) -> FrameNumber? {
     pointee.pagesLatch.lock(.pageTable)
     defer { pointee.pagesLatch.unlock(.pageTable) }
+    LockMap.observe(.objectPages, .pageTable, .read)
     let frame = findLocked(index)
     if frame == 0 { return nil }
     pointee.arena.retain(frame)
@@ -71,6 +72,7 @@ extension UnsafeMutablePointer where Pointee == MemoryObject {
     else { return nil }
     arena.setOwner(of: fresh, self, index: index)
     pointee.pagesLatch.lock(.pageTable)
+    LockMap.observe(.objectPages, .pageTable, .write)
     let there = findLocked(index)
     if there != 0 {
       arena.retain(there)

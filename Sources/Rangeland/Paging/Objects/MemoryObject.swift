@@ -52,6 +52,11 @@ struct MemoryObject: ~Copyable {
   /// Pages in the tree. Written under `pagesLatch`.
   let pageCount = Atomic<UInt64>(0)
 
+  /// Where a file's object is found; `nil` = nowhere. Set before anybody else knows the object.
+  var files: FileObjectsRef?
+  /// Next of its chain there. Guarded by that latch.
+  var nextFile: ObjectRef?
+
   init(kind: ObjectKind, identity: UInt64, arena: UnsafeMutablePointer<FrameArena>) {
     self.kind = kind
     self.identity = identity
@@ -84,6 +89,19 @@ extension UnsafeMutablePointer where Pointee == MemoryObject {
   @inline(__always)
   func retain() { pointee.references.add(1, ordering: .relaxed) }
 
+  /// One more handle, unless the last has gone: for a caller that found the object in a list that holds
+  /// none, under the list's latch.
+  func retainIfUsed() -> Bool {
+    var seen = pointee.references.load(ordering: .relaxed)
+    while seen != 0 {
+      let (done, current) = pointee.references.weakCompareExchange(
+        expected: seen, desired: seen + 1, ordering: .relaxed)
+      if done { return true }
+      seen = current
+    }
+    return false
+  }
+
   /// Gives up a handle; the last one frees the object and its pages. Under no latch.
   func release(_ context: Context) {
     let old = pointee.references.subtract(1, ordering: .acquiringAndReleasing).oldValue
@@ -91,6 +109,7 @@ extension UnsafeMutablePointer where Pointee == MemoryObject {
     guard old == 1 else { return }
     LockOrder.willWait(.objectMappings)
     precondition(pointee.mappings == nil, "MemoryObject: freed while it is mapped")
+    if let files = pointee.files { files.remove(self) }
     releasePages(context)
     // Readers of frame metadata may still look at it. It has nothing to deinitialise but plain words.
     context.pin()

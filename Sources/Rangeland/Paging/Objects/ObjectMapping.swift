@@ -52,6 +52,7 @@ struct ObjectMapping: ~Copyable {
         object: object, space: space, deltaPages: deltaPages, references: 1))
     object.retain()
     object.pointee.latch.lock(.objectMappings)
+    LockMap.observe(.reverseMap, .objectMappings, .write)
     mapping.pointee.next = object.pointee.mappings
     object.pointee.mappings?.pointee.previous = mapping
     object.pointee.mappings = mapping
@@ -110,6 +111,7 @@ extension UnsafeMutablePointer where Pointee == ObjectMapping {
   private func unlink(_ context: Context) {
     let object = pointee.object
     object.pointee.latch.lock(.objectMappings)
+    LockMap.observe(.reverseMap, .objectMappings, .write)
     if let previous = pointee.previous {
       previous.pointee.next = pointee.next
     } else {

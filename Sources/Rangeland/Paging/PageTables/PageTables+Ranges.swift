@@ -45,6 +45,7 @@ extension PageTables {
       if leaf.pointee.stray.load(ordering: .relaxed) == 0 {
         while at < piece.end {
           if leaf.entry(of: at).pointee.load(ordering: .relaxed) != 0 {
+            LockMap.observe(.pageTableEntry, .pageTable, .write)
             drops.add(leaf.extract(at), at: at)
             if leaf.inUse == 0 { break }
           }
@@ -93,7 +94,10 @@ extension PageTables {
       leaf.pointee.latch.lock(.pageTable)
       if leaf.pointee.stray.load(ordering: .relaxed) == 0 {
         while at < piece.end {
-          if let old = leaf.restrict(to: allowed, at: at) { drops.note(old, at: at) }
+          if let old = leaf.restrict(to: allowed, at: at) {
+            LockMap.observe(.pageProtection, .pageTable, .write)
+            drops.note(old, at: at)
+          }
           at += 4096
         }
         leaf.unlockLeaf()

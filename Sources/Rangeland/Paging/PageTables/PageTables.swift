@@ -126,6 +126,7 @@ struct PageTables {
         table.pointee.latch.lock(.pageTable)
         isStray = table.pointee.stray.load(ordering: .relaxed) != 0
         if !isStray, table.child(i) == nil {
+          LockMap.observe(.pageTableShape, .pageTable, .write)
           // Releases the header to the acquiring load in `child`.
           table.entry(i).pointee.store(UInt64(UInt(bitPattern: child)), ordering: .releasing)
           table.addCount(1)
@@ -161,6 +162,7 @@ struct PageTables {
         parent.pointee.latch.unlock(.pageTable)
         return
       }
+      LockMap.observe(.pageTableShape, .pageTable, .write)
       table.pointee.stray.store(1, ordering: .relaxed)
       table.pointee.latch.unlock()
       // Readers that come later see nothing here; those inside are pinned.
