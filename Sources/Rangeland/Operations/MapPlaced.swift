@@ -15,7 +15,11 @@ extension AddressSpace {
     if let hint, hint.pageStart != 0 {
       request.hint = max(hint.pageStart, PlacementLimits.smallestHint)
     }
-    if request.hint == nil && length % PlacementRequest.hugePageSize == 0 {
+    // Linux `thp_get_unmapped_area`; shared memory goes through `shmem_get_unmapped_area`, which aligns only
+    // where huge pages are enabled for it (`shmem_enabled`, by default never).
+    if request.hint == nil && !attributes.flags.contains(.shared)
+      && length % PlacementRequest.hugePageSize == 0
+    {
       request.alignment = PlacementRequest.hugePageSize
     }
     return policy == .ranged
