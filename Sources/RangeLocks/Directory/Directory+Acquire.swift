@@ -22,6 +22,8 @@ enum Outcome: UInt8 {
   case refused
   /// Not published: no memory for an edge now. Edges made before may still count: wait them out.
   case noMemory
+  /// Not published: the lock is not in the directory's time. `leaveWhole`, then ask again.
+  case moved
 }
 
 extension Directory {
@@ -34,7 +36,7 @@ extension Directory {
     markInUse(level)
     let homes = homes(level, range)
     homes.lock(adding: 1)
-    if conflicts(homes, range, mode) || !othersAreClear(level, homes, range) {
+    if !isInDirectoryTime || conflicts(homes, range, mode) || !othersAreClear(level, homes, range) {
       homes.unlock(removing: 1)
       return false
     }
@@ -42,6 +44,27 @@ extension Directory {
     publish(entry, homes)
     homes.unlock(removing: 0)
     return true
+  }
+
+  /// Whether the directory is the place to ask. For a decision the caller has raised its counts, and looks at
+  /// those of other levels afterwards: see "Whole-lock mode" in docs/range-lock.md.
+  @inline(__always)
+  private var isInDirectoryTime: Bool {
+    header.pointee.word.load(ordering: .sequentiallyConsistent) == WholeWord.directory
+  }
+
+  /// Links the entry of a hold of whole-lock mode. Needs the word "switching", so that nobody else can
+  /// publish, and there is nothing to look at; whoever comes later sees the entry as any other.
+  func adopt(_ entry: EntryRef) {
+    let level = level(of: entry.range)
+    markInUse(level)
+    let homes = homes(level, entry.range)
+    homes.lock(adding: 1)
+    // Clears the facts that the entry makes untrue.
+    _ = occupiedCoarser(level, entry.range)
+    entry.initialize(entry.range, entry.pointer.pointee.mode, token: 0)
+    publish(entry, homes)
+    homes.unlock(removing: 0)
   }
 
   /// Sets the level's bit before its first entry. Sequentially consistent: pairs with the look at
@@ -131,7 +154,12 @@ extension Directory {
     while true {
       lockCoarser(latched, range)
       homes.lock(adding: 1)
-      // Now published as far as others can tell: look again.
+      // Now published as far as others can tell: look again, at the mode first.
+      if !isInDirectoryTime {
+        homes.unlock(removing: 1)
+        unlockCoarser(latched, range)
+        return .moved
+      }
       let late = occupiedCoarser(level, range) & ~latched
       if late == 0 { break }
       homes.unlock(removing: 1)

@@ -10,7 +10,11 @@ import Synchronization
 extension Directory {
   /// The requests that hold and those that wait.
   func census() -> (holders: Int, waiters: Int) {
-    var holders = 0
+    // Neither number can change its place while we count.
+    modeSwitch.pointee.latch.lock()
+    defer { modeSwitch.pointee.latch.unlock() }
+    let word = header.pointee.word.load(ordering: .relaxed)
+    var holders = word & WholeWord.heldBit != 0 ? 1 : 0
     var waiters = 0
     let inUse = header.pointee.levelsInUse.load(ordering: .sequentiallyConsistent)
     for level in 0...header.pointee.topLevel where inUse >> UInt64(level) & 1 != 0 {
@@ -36,7 +40,12 @@ extension Directory {
     return (holders, waiters)
   }
 
-  /// Whether no shard has an entry. Exact only while nobody uses the directory.
+  /// Whether nobody holds or waits. Exact only while nobody uses the lock.
+  var isUnused: Bool {
+    header.pointee.word.load(ordering: .acquiring) & WholeWord.heldBit == 0 && isEmpty
+  }
+
+  /// Whether no shard has an entry. Exact only while nobody can add one.
   var isEmpty: Bool {
     let inUse = header.pointee.levelsInUse.load(ordering: .sequentiallyConsistent)
     for level in 0...header.pointee.topLevel where inUse >> UInt64(level) & 1 != 0 {

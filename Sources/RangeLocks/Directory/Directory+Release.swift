@@ -11,7 +11,7 @@ import CRangeland
 import Synchronization
 
 extension Directory {
-  /// Ends a granted request.
+  /// Ends a granted request that is linked.
   @inline(__always)
   func release(_ entry: EntryRef) {
     unlink(entry)
@@ -49,6 +49,7 @@ extension Directory {
   /// Makes a granted writer a reader; readers that wait for nobody else enter.
   func downgrade(_ entry: EntryRef) {
     guard entry.pointer.pointee.mode == .write else { return }
+    if changeInWholeMode(entry, { $0.pointer.pointee.mode = .read }) { return }
     // All home latches at once: nobody sees a writer in one shard and a reader in the other.
     let homes = homes(level(of: entry.range), entry.range)
     homes.lock(adding: 0)

@@ -14,26 +14,32 @@
 import CRangeland
 import Synchronization
 
-/// The start of the mapping. All but `levelsInUse` is set before sharing and immutable.
+/// The start of the mapping. All but `word` and `levelsInUse` is set before sharing and immutable.
+///
+/// In the directory's time nobody writes this line; in whole-lock mode only `word` changes.
+@usableFromInline
 struct DirectoryHeader: ~Copyable {
+  /// Which mode the lock is in, and in whole-lock mode who holds: see `WholeWord`.
+  @usableFromInline let word: Atomic<UInt64>
   /// A bit per level that ever had an entry: set before the first entry is added, never cleared.
   let levelsInUse: Atomic<UInt64>
   var granuleShift: Int
   /// The level of one granule with all keys.
   var topLevel: Int
-  var pool: NodePool
+  @usableFromInline var pool: NodePool
 }
 
 /// The handle of a directory.
+@usableFromInline
 struct Directory {
-  let raw: UnsafeMutableRawPointer
+  @usableFromInline let raw: UnsafeMutableRawPointer
 
   static let shardBits = 6
   static let shardCount = 1 << shardBits
   static let levelBits = 4
 
   /// Makes an empty directory; the lowest granule has `1 << granuleShift` keys.
-  init(granuleShift: Int) {
+  init(granuleShift: Int, entersWholeMode: Bool) {
     let topLevel = (64 - granuleShift + Self.levelBits - 1) / Self.levelBits
     let bytes = Self.bytes(topLevel)
     guard let raw = rl_reserve(bytes) else {
@@ -43,21 +49,28 @@ struct Directory {
     header.pointee.granuleShift = granuleShift
     header.pointee.topLevel = topLevel
     header.pointee.pool = .shared
+    modeSwitch.pointee.samplesNeeded = entersWholeMode ? ModeSwitch.fewestSamples : 0
+    if !entersWholeMode { header.pointee.word.store(WholeWord.directory, ordering: .relaxed) }
   }
 
   /// Gives the memory back. Nobody may use the directory any more.
   func destroy() { _ = rl_release(raw, Self.bytes(header.pointee.topLevel)) }
 
   private static func bytes(_ topLevel: Int) -> Int {
-    (1 + (topLevel + 1) * shardCount) * nodeStride
+    (2 + (topLevel + 1) * shardCount) * nodeStride
   }
 
-  @inline(__always)
+  @inlinable @inline(__always)
   var header: UnsafeMutablePointer<DirectoryHeader> {
     raw.assumingMemoryBound(to: DirectoryHeader.self)
   }
 
   @inline(__always)
+  var modeSwitch: UnsafeMutablePointer<ModeSwitch> {
+    (raw + nodeStride).assumingMemoryBound(to: ModeSwitch.self)
+  }
+
+  @inlinable @inline(__always)
   var pool: NodePool { header.pointee.pool }
 }
 
@@ -101,7 +114,7 @@ extension Directory {
 
   @inline(__always)
   func shard(_ level: Int, index: Int) -> ShardRef {
-    ShardRef(raw: raw + (1 &+ (level &<< Self.shardBits) &+ index) &* nodeStride)
+    ShardRef(raw: raw + (2 &+ (level &<< Self.shardBits) &+ index) &* nodeStride)
   }
 
   /// The shards that hold the entries of `level` which overlap `range`, as far as that takes no more than two.

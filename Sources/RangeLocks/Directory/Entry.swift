@@ -19,16 +19,17 @@ import Synchronization
 ///
 /// `first` and `last` are set before the entry is linked and stay. `mode` changes under the latches of all
 /// home shards (downgrade) and is read under any of them. `homeCount` is the owner's.
+@usableFromInline
 struct Entry: ~Copyable {
-  var first: UInt64
-  var last: UInt64
+  @usableFromInline var first: UInt64
+  @usableFromInline var last: UInt64
   /// Who waits behind this entry: a push-only stack that only the owner takes from, and only whole.
   /// Pushes release to the owner's acquiring load or exchange.
   let dependents: Atomic<UnsafeMutablePointer<Edge>?>
   /// Count of edges that name this entry as waiter, plus the owner's token while it examines or cancels;
   /// zero is granted. Also the futex word. Drops release to the waiter's acquiring loads.
   let state: Atomic<UInt32>
-  var mode: LockMode
+  @usableFromInline var mode: LockMode
   var homeCount: UInt8
   /// `linkedStamp` while the entry is in a shard: checked builds trap on a second release.
   var stamp: UInt16
@@ -62,13 +63,14 @@ struct Edge {
 }
 
 /// The handle of an entry. Who may use it when is said at `Entry`.
+@usableFromInline
 struct EntryRef: Equatable {
-  let raw: UnsafeMutableRawPointer
+  @usableFromInline let raw: UnsafeMutableRawPointer
 
-  @inline(__always)
+  @inlinable @inline(__always)
   init(_ raw: UnsafeMutableRawPointer) { self.raw = raw }
 
-  @inline(__always)
+  @inlinable @inline(__always)
   var pointer: UnsafeMutablePointer<Entry> { raw.assumingMemoryBound(to: Entry.self) }
 
   @inline(__always)

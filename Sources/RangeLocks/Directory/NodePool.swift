@@ -13,13 +13,16 @@ import CRangeland
 import Synchronization
 
 /// Size and alignment of a block: what two threads write stays on different pairs of cache lines.
-let nodeStride = 128
+@usableFromInline var nodeStride: Int { 128 }
 
 /// One thread's free list, `nodeStride` bytes apart from the next thread's. Only that thread uses it; a
 /// later thread with the same index is ordered after it by the index assignment's lock.
+@usableFromInline
 struct NodeCache {
-  var head: UnsafeMutableRawPointer?
-  var count: Int
+  @usableFromInline var head: UnsafeMutableRawPointer?
+  @usableFromInline var count: Int
+  /// The thread's requests in directories, over all locks: see `Directory.sample`.
+  var requests: UInt32
 }
 
 /// What all threads share; protected by the pool's latch.
@@ -34,14 +37,15 @@ struct NodeDepot {
 }
 
 /// The handle: the start of the per-thread caches. Copy it freely; it is valid for ever.
+@usableFromInline
 struct NodePool: @unchecked Sendable {
   // Sendable: a cache is used by its own thread only, the depot under its latch.
 
   /// `RL_MAX_THREADS` caches, then the latch of the depot, then the depot.
-  let caches: UnsafeMutableRawPointer
+  @usableFromInline let caches: UnsafeMutableRawPointer
 
   /// Most blocks a thread keeps to itself, and how many move at a time.
-  static let cacheLimit = 64
+  @usableFromInline static var cacheLimit: Int { 64 }
   static let batch = 32
   static let chunkBytes = 1 << 20
 
@@ -56,8 +60,8 @@ struct NodePool: @unchecked Sendable {
     caches = base
   }
 
-  @inline(__always)
-  private func cache(_ thread: UInt32) -> UnsafeMutablePointer<NodeCache> {
+  @inlinable @inline(__always)
+  func cache(_ thread: UInt32) -> UnsafeMutablePointer<NodeCache> {
     (caches + Int(thread) &* nodeStride).assumingMemoryBound(to: NodeCache.self)
   }
 
@@ -70,7 +74,7 @@ struct NodePool: @unchecked Sendable {
   }
 
   /// Takes a block whose contents are unspecified; nil when the system gives no more memory.
-  @inline(__always)
+  @inlinable @inline(__always)
   func take() -> UnsafeMutableRawPointer? {
     #if RANGELAND_CHECKS
       if Self.isToRefuse() { return nil }
@@ -83,7 +87,7 @@ struct NodePool: @unchecked Sendable {
   }
 
   /// Gives a block back to the calling thread's list.
-  @inline(__always)
+  @inlinable @inline(__always)
   func give(_ block: UnsafeMutableRawPointer) {
     let cache = cache(rl_thread_index())
     block.storeBytes(of: cache.pointee.head, as: UnsafeMutableRawPointer?.self)
@@ -93,8 +97,8 @@ struct NodePool: @unchecked Sendable {
   }
 
   /// Fills the cache with a batch and takes one of it.
-  @inline(never)
-  private func takeSlow(_ cache: UnsafeMutablePointer<NodeCache>) -> UnsafeMutableRawPointer? {
+  @usableFromInline @inline(never)
+  func takeSlow(_ cache: UnsafeMutablePointer<NodeCache>) -> UnsafeMutableRawPointer? {
     let depot = depot
     latch.pointee.lock()
     defer { latch.pointee.unlock() }
@@ -130,8 +134,8 @@ struct NodePool: @unchecked Sendable {
   }
 
   /// Moves a batch to the depot: a thread that only releases what others acquired must not hoard.
-  @inline(never)
-  private func trimSlow(_ cache: UnsafeMutablePointer<NodeCache>) {
+  @usableFromInline @inline(never)
+  func trimSlow(_ cache: UnsafeMutablePointer<NodeCache>) {
     let depot = depot
     latch.pointee.lock()
     for _ in 0..<Self.batch {
@@ -176,7 +180,7 @@ struct NodePool: @unchecked Sendable {
     /// The thread-local word: takes to let pass in the low half, takes to refuse in the high half.
     private static let refusalWord: UInt32 = 7
 
-    private static func isToRefuse() -> Bool {
+    @usableFromInline static func isToRefuse() -> Bool {
       let word = rl_tls_get(refusalWord)
       if word >> 32 == 0 { return false }
       if word & 0xFFFF_FFFF != 0 {
