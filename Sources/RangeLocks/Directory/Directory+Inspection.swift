@@ -11,8 +11,8 @@ extension Directory {
   /// The requests that hold and those that wait.
   func census() -> (holders: Int, waiters: Int) {
     // Neither number can change its place while we count.
-    modeSwitch.pointee.latch.lock()
-    defer { modeSwitch.pointee.latch.unlock() }
+    modeLatch.pointee.lock()
+    defer { modeLatch.pointee.unlock() }
     let word = header.pointee.word.load(ordering: .relaxed)
     var holders = word & WholeWord.heldBit != 0 ? 1 : 0
     var waiters = 0
@@ -21,18 +21,16 @@ extension Directory {
       for index in 0..<Self.shardCount {
         let shard = shard(level, index: index)
         shard.lock(adding: 0)
-        var link = shard.pointer.pointee.head
-        while let here = link {
-          link = here.pointee.next
-          let entry = EntryLink.entry(of: here)
-          // An entry with two homes counts at its first.
-          if entry.link0 != here { continue }
+        shard.tree.pointee.forEach(overlapping: .all) { entry in
+          // An entry with several homes counts at its first.
+          if homes(level, entry.range).lower != shard { return true }
           let state = entry.pointer.pointee.state.load(ordering: .relaxed)
           if state & Entry.countMask == 0 {
             holders += 1
           } else if state & Entry.cancelled == 0 {
             waiters += 1
           }
+          return true
         }
         shard.unlock(removing: 0)
       }

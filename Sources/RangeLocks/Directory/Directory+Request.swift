@@ -82,8 +82,9 @@ extension Directory {
   @inline(__always)
   private func countRequest() {
     let cache = pool.cache(rl_thread_index())
-    cache.pointee.requests &+= 1
-    if cache.pointee.requests % ModeSwitch.sampleInterval == 0 { sample() }
+    let isSampleDue = !cache.pointee.isNoSampleDue
+    cache.pointee.counts &+= NodeCache.oneRequest
+    if isSampleDue { sample() }
   }
 
   /// A block for a request: waits for memory until the deadline.

@@ -20,9 +20,23 @@ import Synchronization
 @usableFromInline
 struct NodeCache {
   @usableFromInline var head: UnsafeMutableRawPointer?
-  @usableFromInline var count: Int
-  /// The thread's requests in directories, over all locks: see `Directory.sample`.
-  var requests: UInt32
+  /// Blocks in the list; in the high half the thread's requests in directories, over all locks.
+  @usableFromInline var counts: UInt64
+
+  @inline(__always)
+  var count: Int { Int(counts & 0xFFFF_FFFF) }
+
+  @usableFromInline static var oneRequest: UInt64 { 1 << 32 }
+
+  /// Whether the next request is not one that samples: see `Directory.sample`.
+  @inline(__always)
+  var isNoSampleDue: Bool {
+    (counts &+ Self.oneRequest) & (UInt64(ModeSwitch.sampleInterval - 1) << 32) != 0
+  }
+
+  /// A block was taken for a request in a directory.
+  @inline(__always)
+  mutating func countTakeForRequest() { counts &+= Self.oneRequest &- 1 }
 }
 
 /// What all threads share; protected by the pool's latch.
@@ -75,25 +89,33 @@ struct NodePool: @unchecked Sendable {
 
   /// Takes a block whose contents are unspecified; nil when the system gives no more memory.
   @inlinable @inline(__always)
-  func take() -> UnsafeMutableRawPointer? {
+  func take() -> UnsafeMutableRawPointer? { take(cache(rl_thread_index())) }
+
+  /// The same, given the calling thread's cache.
+  @inlinable @inline(__always)
+  func take(_ cache: UnsafeMutablePointer<NodeCache>) -> UnsafeMutableRawPointer? {
     #if RANGELAND_CHECKS
       if Self.isToRefuse() { return nil }
     #endif
-    let cache = cache(rl_thread_index())
     guard let block = cache.pointee.head else { return takeSlow(cache) }
     cache.pointee.head = block.load(as: UnsafeMutableRawPointer?.self)
-    cache.pointee.count &-= 1
+    cache.pointee.counts &-= 1
     return block
   }
 
   /// Gives a block back to the calling thread's list.
   @inlinable @inline(__always)
-  func give(_ block: UnsafeMutableRawPointer) {
-    let cache = cache(rl_thread_index())
+  func give(_ block: UnsafeMutableRawPointer) { give(block, cache(rl_thread_index())) }
+
+  /// The same, given the calling thread's cache.
+  @inlinable @inline(__always)
+  func give(_ block: UnsafeMutableRawPointer, _ cache: UnsafeMutablePointer<NodeCache>) {
     block.storeBytes(of: cache.pointee.head, as: UnsafeMutableRawPointer?.self)
     cache.pointee.head = block
-    cache.pointee.count &+= 1
-    if cache.pointee.count > Self.cacheLimit { trimSlow(cache) }
+    cache.pointee.counts &+= 1
+    if UInt32(truncatingIfNeeded: cache.pointee.counts) > UInt32(Self.cacheLimit) {
+      trimSlow(cache)
+    }
   }
 
   /// Fills the cache with a batch and takes one of it.
@@ -106,11 +128,11 @@ struct NodePool: @unchecked Sendable {
       guard let block = takeLocked(depot) else { break }
       block.storeBytes(of: cache.pointee.head, as: UnsafeMutableRawPointer?.self)
       cache.pointee.head = block
-      cache.pointee.count += 1
+      cache.pointee.counts += 1
     }
     guard let block = cache.pointee.head else { return nil }
     cache.pointee.head = block.load(as: UnsafeMutableRawPointer?.self)
-    cache.pointee.count -= 1
+    cache.pointee.counts -= 1
     return block
   }
 
@@ -144,7 +166,7 @@ struct NodePool: @unchecked Sendable {
       block.storeBytes(of: depot.pointee.head, as: UnsafeMutableRawPointer?.self)
       depot.pointee.head = block
     }
-    cache.pointee.count -= Self.batch
+    cache.pointee.counts -= UInt64(Self.batch)
     depot.pointee.count += Self.batch
     latch.pointee.unlock()
   }

@@ -72,9 +72,16 @@ extension RangeLock {
   public func lock(over range: KeyRange, _ mode: LockMode) -> RangeHold {
     // Without a deadline there is always a hold in the end.
     let entry =
-      directory.acquireWhole(range, mode)
+      acquireEasily(range, mode)
       ?? directory.acquire(range, mode, deadline: .max).unsafelyUnwrapped
     return RangeHold(entry: entry, directory: directory)
+  }
+
+  /// The ways that need no waiting and no look around; nil decides nothing.
+  @inlinable @inline(__always)
+  func acquireEasily(_ range: KeyRange, _ mode: LockMode) -> EntryRef? {
+    let cache = directory.pool.cache(rl_thread_index())
+    return directory.acquireWhole(range, mode, cache) ?? directory.acquireNarrow(range, mode, cache)
   }
 
   /// Locks `range` unless a conflicting request holds it or waits for it. Never waits.
@@ -82,7 +89,7 @@ extension RangeLock {
   /// Nil also when the system has no memory for the request.
   @inlinable @inline(__always)
   public func tryLock(over range: KeyRange, _ mode: LockMode) -> RangeHold? {
-    guard let entry = directory.acquireWhole(range, mode) ?? directory.tryAcquire(range, mode)
+    guard let entry = acquireEasily(range, mode) ?? directory.tryAcquire(range, mode)
     else {
       return nil
     }
@@ -97,8 +104,7 @@ extension RangeLock {
   @inlinable @inline(__always)
   public func lock(over range: KeyRange, _ mode: LockMode, deadline: UInt64) -> RangeHold? {
     guard
-      let entry = directory.acquireWhole(range, mode)
-        ?? directory.acquire(range, mode, deadline: deadline)
+      let entry = acquireEasily(range, mode) ?? directory.acquire(range, mode, deadline: deadline)
     else { return nil }
     return RangeHold(entry: entry, directory: directory)
   }

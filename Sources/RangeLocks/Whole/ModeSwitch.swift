@@ -12,9 +12,8 @@
 import CRangeland
 import Synchronization
 
-/// What a lock needs to change its mode; its second pair of lines. Protected by `latch`.
-struct ModeSwitch: ~Copyable {
-  let latch: Latch
+/// What a lock needs to change its mode. Protected by the mode latch.
+struct ModeSwitch {
   /// The thread (index + 1) of the last sample, and how many samples in a row were its.
   var sampler: UInt32
   var samplesInARow: UInt32
@@ -40,7 +39,7 @@ extension Directory {
   /// Makes the directory the place to ask. Never waits for a hold to end.
   @inline(never)
   func leaveWhole() {
-    modeSwitch.pointee.latch.lock()
+    modeLatch.pointee.lock()
     while true {
       // Acquires the holder's entry.
       let word = header.pointee.word.load(ordering: .acquiring)
@@ -67,7 +66,7 @@ extension Directory {
       noteLeaving()
       break
     }
-    modeSwitch.pointee.latch.unlock()
+    modeLatch.pointee.unlock()
   }
 
   /// A mode that was left soon is entered later the next time.
@@ -87,7 +86,7 @@ extension Directory {
   /// mode when many samples in a row were one thread's.
   @inline(never)
   func sample() {
-    if !modeSwitch.pointee.latch.tryLock() { return }
+    if !modeLatch.pointee.tryLock() { return }
     let state = modeSwitch
     let thread = rl_thread_index() + 1
     if state.pointee.sampler == thread {
@@ -98,13 +97,13 @@ extension Directory {
     }
     let needed = state.pointee.samplesNeeded
     if needed != 0, state.pointee.samplesInARow >= needed { enterWholeLocked() }
-    state.pointee.latch.unlock()
+    modeLatch.pointee.unlock()
   }
 
   /// Enters whole-lock mode if nobody is in the directory; true if the lock is in that mode now.
   func enterWhole() -> Bool {
-    modeSwitch.pointee.latch.lock()
-    defer { modeSwitch.pointee.latch.unlock() }
+    modeLatch.pointee.lock()
+    defer { modeLatch.pointee.unlock() }
     enterWholeLocked()
     return header.pointee.word.load(ordering: .relaxed) != WholeWord.directory
   }
@@ -132,8 +131,8 @@ extension Directory {
   /// Under the mode latch, so that nobody takes the entry over meanwhile.
   @inline(never)
   func changeInWholeMode(_ entry: EntryRef, _ change: (EntryRef) -> Void) -> Bool {
-    modeSwitch.pointee.latch.lock()
-    defer { modeSwitch.pointee.latch.unlock() }
+    modeLatch.pointee.lock()
+    defer { modeLatch.pointee.unlock() }
     // Acquires the entry's links if it was taken over.
     if header.pointee.word.load(ordering: .acquiring) != WholeWord.held(entry) { return false }
     change(entry)

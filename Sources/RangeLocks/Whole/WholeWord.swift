@@ -42,12 +42,14 @@ enum WholeWord {
 extension Directory {
   /// Takes the lock in whole-lock mode; nil decides nothing.
   @inlinable @inline(__always)
-  func acquireWhole(_ range: KeyRange, _ mode: LockMode) -> EntryRef? {
+  func acquireWhole(
+    _ range: KeyRange, _ mode: LockMode, _ cache: UnsafeMutablePointer<NodeCache>
+  ) -> EntryRef? {
     if header.pointee.word.load(ordering: .relaxed) != WholeWord.free { return nil }
-    guard let block = pool.take() else { return nil }
+    guard let block = pool.take(cache) else { return nil }
     let entry = EntryRef(block)
     if takeWord(range, mode, entry) { return entry }
-    pool.give(block)
+    pool.give(block, cache)
     return nil
   }
 
@@ -68,6 +70,7 @@ extension Directory {
   @inlinable @inline(__always)
   func releaseHold(_ entry: EntryRef) {
     let held = WholeWord.held(entry)
+    let cache = pool.cache(rl_thread_index())
     // A plain look first: in the directory's time nobody writes the word's line. While we hold, the word is not
     // free, so it cannot come to name our entry again after it stopped to.
     if header.pointee.word.load(ordering: .relaxed) == held,
@@ -77,24 +80,16 @@ extension Directory {
         failureOrdering: .relaxed
       ).exchanged
     {
-      pool.give(entry.raw)
+      pool.give(entry.raw, cache)
     } else {
-      releaseFromDirectory(entry)
+      releaseFromDirectory(entry, cache)
     }
-  }
-
-  /// Ends a hold that is in the directory, or on its way there.
-  @usableFromInline @inline(never)
-  func releaseFromDirectory(_ entry: EntryRef) {
-    // Acquires what the thread wrote that took our entry over, if one did.
-    if header.pointee.word.load(ordering: .acquiring) != WholeWord.directory { awaitSwitch() }
-    release(entry)
   }
 
   /// Returns when no switch of modes is going on that began before.
   @inline(never)
-  private func awaitSwitch() {
-    modeSwitch.pointee.latch.lock()
-    modeSwitch.pointee.latch.unlock()
+  func awaitSwitch() {
+    modeLatch.pointee.lock()
+    modeLatch.pointee.unlock()
   }
 }
