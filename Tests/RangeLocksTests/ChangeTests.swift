@@ -17,7 +17,7 @@ extension LockTests {
     static let wholeOrNot = [true, false]
 
     private func makeLock(_ whole: Bool) -> RangeLock {
-      RangeLock(configuration: .init(granuleShift: 4, usesWholeLockMode: whole))
+      RangeLocksTests.makeLock(.init(granuleShift: 4, usesWholeLockMode: whole))
     }
 
     @Test(arguments: ranges, wholeOrNot)

@@ -40,7 +40,7 @@ extension LockTests {
 
     @Test func `An interval tree lock serves conflicting requests in order`() {
       withWatchdog("interval tree order") {
-        let lock = IntervalTreeLock()
+        let lock = IntervalTreeLock(pool: testPool)
         let journal = Journal()
         let held = lock.lock(over: KeyRange(0...9), .read)
         let writer = TestThread {
@@ -71,9 +71,9 @@ extension LockTests {
 
     @Test func `An interval tree lock excludes under stress`() {
       let seeds = SeededRandom(for: "interval tree lock")
-      let before = NodePool.shared.blocksInUse
+      let before = testPool.blocksInUse
       withWatchdog(seconds: 120, "interval tree lock, SEED=\(seeds.seed)") {
-        let lock = IntervalTreeLock()
+        let lock = IntervalTreeLock(pool: testPool)
         let owners = OwnerWords(256)
         runThreads(4) { thread in
           var random = seeds.fork(thread)
@@ -94,7 +94,7 @@ extension LockTests {
         #expect(owners.isQuiet)
         #expect(lock.waiterCount == 0)
       }
-      #expect(NodePool.shared.blocksInUse == before)
+      #expect(testPool.blocksInUse == before)
     }
   }
 }

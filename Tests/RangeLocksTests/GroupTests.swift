@@ -53,7 +53,7 @@ extension LockTests {
 
     @Test(arguments: [true, false])
     func `A group holds all its ranges and a try takes all or none`(_ whole: Bool) {
-      let lock = RangeLock(configuration: .init(granuleShift: 4, usesWholeLockMode: whole))
+      let lock = makeLock(.init(granuleShift: 4, usesWholeLockMode: whole))
       let requests = [
         RangeRequest(KeyRange(40...90), .write), .init(KeyRange(3...5), .read),
         .init(KeyRange((UInt64.max - 9)...), .write), .init(KeyRange(1 << 20...1 << 30), .read),
@@ -83,7 +83,7 @@ extension LockTests {
 
     @Test func `A group takes one place in the queue, and gives it up whole`() {
       withWatchdog("group in the queue") {
-        let lock = RangeLock(configuration: .init(granuleShift: 4))
+        let lock = makeLock(.init(granuleShift: 4))
         let held = Held(lock.lock(over: KeyRange(0...9), .write))
         let journal = Journal()
         let group = TestThread {
@@ -110,24 +110,24 @@ extension LockTests {
     }
 
     @Test func `Many ranges need more than one block`() {
-      let lock = RangeLock(configuration: .init(granuleShift: 4))
+      let lock = makeLock(.init(granuleShift: 4))
       let requests = (0..<100 as Range<UInt64>).map {
         RangeRequest(KeyRange($0 * 40...$0 * 40 + ($0 % 2 == 0 ? 30 : 3)), .write)
       }
-      let before = NodePool.shared.blocksInUse
+      let before = testPool.blocksInUse
       let hold = lock.lock(overAll: requests.reversed())
       #expect(lock.holdCount == 100)
       #expect(hold.ranges == requests)
       hold.release()
-      #expect(NodePool.shared.blocksInUse == before)
+      #expect(testPool.blocksInUse == before)
       #expect(lock.isFree(over: .all, .write))
     }
 
     @Test func `Groups whose ranges cross neither deadlock nor share a key`() {
       let seeds = SeededRandom(for: "stress of groups")
-      let before = NodePool.shared.blocksInUse
+      let before = testPool.blocksInUse
       withWatchdog(seconds: 120, "groups, SEED=\(seeds.seed)") {
-        let lock = RangeLock(configuration: .init(granuleShift: 2))
+        let lock = makeLock(.init(granuleShift: 2))
         let owners = OwnerWords(256)
         runThreads(4) { thread in
           var random = seeds.fork(thread)
@@ -171,7 +171,7 @@ extension LockTests {
         #expect(lock.holdCount == 0)
         #expect(lock.waiterCount == 0)
       }
-      #expect(NodePool.shared.blocksInUse == before)
+      #expect(testPool.blocksInUse == before)
     }
   }
 }

@@ -14,7 +14,7 @@ extension LockTests {
       var random = SeededRandom(for: "interval tree of \(size)")
       var tree = IntervalTree()
       var entries: [EntryRef] = []
-      let pool = NodePool.shared
+      let pool = testPool
       for step in 0..<20_000 {
         let grows = entries.count < size / 2 || (entries.count < size && random.chance(50))
         if grows {

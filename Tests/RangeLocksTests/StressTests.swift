@@ -109,9 +109,9 @@ extension LockTests {
     @Test(arguments: mixes)
     func `No two conflicting holds share a key`(_ mix: Mix) {
       let seeds = SeededRandom(for: "stress: \(mix.testDescription)")
-      let before = NodePool.shared.blocksInUse
+      let before = testPool.blocksInUse
       withWatchdog(seconds: 120, "stress \(mix.testDescription), SEED=\(seeds.seed)") {
-        let lock = RangeLock(configuration: .init(granuleShift: mix.granuleShift))
+        let lock = makeLock(.init(granuleShift: mix.granuleShift))
         let owners = OwnerWords(Int(mix.keys))
         let rounds = Int(20_000 * stressScale)
         runThreads(mix.threads) { thread in
@@ -123,7 +123,7 @@ extension LockTests {
         #expect(owners.isQuiet)
       }
       // Every request and every edge came back: also those whose waiters gave up.
-      #expect(NodePool.shared.blocksInUse == before)
+      #expect(testPool.blocksInUse == before)
     }
 
     private static func step(
@@ -229,7 +229,7 @@ extension LockTests {
 
     @Test func `Holds released by another thread do not make the pool grow for ever`() {
       withWatchdog("producer and consumer of holds") {
-        let lock = RangeLock()
+        let lock = makeLock()
         // Warm up, then count: 100,000 holds pass through, the pool may not grow with them.
         var carved = 0
         for round in 0..<2 {
@@ -242,9 +242,9 @@ extension LockTests {
             holds.put(Held(lock.lock(over: KeyRange(first: first, last: first + 10), .read)))
           }
           consumer.join()
-          if round == 0 { carved = NodePool.shared.blocksCarved }
+          if round == 0 { carved = testPool.blocksCarved }
         }
-        #expect(NodePool.shared.blocksCarved <= carved + 2 * NodePool.cacheLimit)
+        #expect(testPool.blocksCarved <= carved + 2 * NodePool.cacheLimit)
       }
     }
   }

@@ -20,7 +20,7 @@ extension LockTests {
     @Test func `More waiting tasks than threads do not keep others from running`() async throws {
       let dog = Watchdog(seconds: 60, "suspended tasks")
       defer { dog.cancel() }
-      let lock = RangeLock()
+      let lock = makeLock()
       let held = Held(try await lock.lock(over: KeyRange(0...9), .write))
       let count = Mutexed(0)
       let tasks = (0..<200).map { index in
@@ -43,7 +43,7 @@ extension LockTests {
     @Test func `A cancelled task gives up and leaves no trace`() async throws {
       let dog = Watchdog(seconds: 60, "cancelled task")
       defer { dog.cancel() }
-      let lock = RangeLock(configuration: .init(granuleShift: 4))
+      let lock = makeLock(.init(granuleShift: 4))
       let held = Held(try await lock.lock(over: KeyRange(0...9), .read))
       let writer = Task {
         let hold: RangeHold = try await lock.lock(over: KeyRange(5...500), .write)
@@ -67,7 +67,7 @@ extension LockTests {
     @Test func `A cancelled group gives up all its ranges`() async throws {
       let dog = Watchdog(seconds: 60, "cancelled group")
       defer { dog.cancel() }
-      let lock = RangeLock(configuration: .init(granuleShift: 4))
+      let lock = makeLock(.init(granuleShift: 4))
       let held = Held(try await lock.lock(over: KeyRange(50...59), .write))
       let group = Task {
         let hold: RangeSetHold = try await lock.lock(overAll: [
@@ -91,8 +91,8 @@ extension LockTests {
       let seeds = SeededRandom(for: "stress of tasks")
       let dog = Watchdog(seconds: 120, "tasks, SEED=\(seeds.seed)")
       defer { dog.cancel() }
-      let before = NodePool.shared.blocksInUse
-      let lock = RangeLock(configuration: .init(granuleShift: 2))
+      let before = testPool.blocksInUse
+      let lock = makeLock(.init(granuleShift: 2))
       let owners = OwnerWords(64)
       let cancelled = Mutexed(0)
       @Sendable func range(_ random: inout SeededRandom) -> KeyRange {
@@ -139,7 +139,7 @@ extension LockTests {
       #expect(owners.isQuiet)
       #expect(lock.holdCount == 0)
       #expect(lock.waiterCount == 0)
-      #expect(NodePool.shared.blocksInUse == before)
+      #expect(testPool.blocksInUse == before)
     }
   }
 }

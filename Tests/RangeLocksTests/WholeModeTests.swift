@@ -15,7 +15,7 @@ extension LockTests {
     }
 
     @Test func `One hold at a time leaves the directory alone`() {
-      let lock = RangeLock()
+      let lock = makeLock()
       for index in 0..<1000 as Range<UInt64> {
         let hold = lock.lock(over: KeyRange(index...index << 40), index % 2 == 0 ? .read : .write)
         #expect(lock.holdCount == 1)
@@ -27,7 +27,7 @@ extension LockTests {
     }
 
     @Test func `A second hold takes the first one into the directory, with its range and mode`() {
-      let lock = RangeLock()
+      let lock = makeLock()
       let first = lock.lock(over: KeyRange(10...19), .read)
       #expect(!lock.isFree(over: KeyRange(15...15), .write))
       #expect(!isWhole(lock))
@@ -45,7 +45,7 @@ extension LockTests {
 
     @Test func `A switch does not wait for a holder that waits for the switcher`() {
       withWatchdog("disjoint acquirer") {
-        let lock = RangeLock()
+        let lock = makeLock()
         let first = lock.lock(over: KeyRange(0...9), .write)
         // If this waited for `first` it would never return.
         TestThread { lock.lock(over: KeyRange(10...19), .write).release() }.join()
@@ -54,7 +54,7 @@ extension LockTests {
     }
 
     @Test func `A quiet spell of one thread enters the mode again, and short ones make it rarer`() {
-      let lock = RangeLock()
+      let lock = makeLock()
       func meet() {
         let first = lock.lock(over: KeyRange(0...9), .write)
         lock.lock(over: KeyRange(10...19), .write).release()
@@ -83,16 +83,16 @@ extension LockTests {
     }
 
     @Test func `A lock that does not use the mode never enters it`() {
-      let lock = RangeLock(configuration: .init(usesWholeLockMode: false))
+      let lock = makeLock(.init(usesWholeLockMode: false))
       for _ in 0..<5000 { lock.lock(over: .all, .write).release() }
       #expect(!isWhole(lock))
     }
 
     @Test func `Two conflicting holds never share a key while modes switch all the time`() {
       let seeds = SeededRandom(for: "stress of mode switches")
-      let before = NodePool.shared.blocksInUse
+      let before = testPool.blocksInUse
       withWatchdog(seconds: 120, "switching, SEED=\(seeds.seed)") {
-        let lock = RangeLock(configuration: .init(granuleShift: 2))
+        let lock = makeLock(.init(granuleShift: 2))
         let owners = OwnerWords(64)
         runThreads(4) { thread in
           var random = seeds.fork(thread)
@@ -131,7 +131,7 @@ extension LockTests {
         print("switches: \(state.pointee.entered) in, \(state.pointee.left) out")
         #expect(state.pointee.entered > 10)
       }
-      #expect(NodePool.shared.blocksInUse == before)
+      #expect(testPool.blocksInUse == before)
     }
   }
 }

@@ -29,10 +29,13 @@ public final class IntervalTreeLock: @unchecked Sendable {
 
   /// Two pairs of lines: the latch, and what it protects.
   let raw: UnsafeMutableRawPointer
-  let pool = NodePool.shared
+  let pool: NodePool
 
   /// A lock that nobody holds.
-  public init() {
+  public convenience init() { self.init(pool: .shared) }
+
+  init(pool: NodePool) {
+    self.pool = pool
     raw = .allocate(byteCount: 2 * nodeStride, alignment: nodeStride)
     raw.initializeMemory(as: UInt8.self, repeating: 0, count: 2 * nodeStride)
   }

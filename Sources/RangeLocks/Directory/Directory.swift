@@ -40,7 +40,7 @@ struct Directory: @unchecked Sendable {
   static let levelBits = 2
 
   /// Makes an empty directory; the lowest granule has `1 << granuleShift` keys.
-  init(granuleShift: Int, entersWholeMode: Bool) {
+  init(granuleShift: Int, entersWholeMode: Bool, pool: NodePool) {
     let topLevel = (64 - granuleShift + Self.levelBits - 1) / Self.levelBits
     let bytes = Self.bytes(topLevel)
     guard let raw = rl_reserve(bytes) else {
@@ -49,7 +49,7 @@ struct Directory: @unchecked Sendable {
     self.raw = raw
     header.pointee.granuleShift = granuleShift
     header.pointee.topLevel = topLevel
-    header.pointee.pool = .shared
+    header.pointee.pool = pool
     modeSwitch.pointee.samplesNeeded = entersWholeMode ? ModeSwitch.fewestSamples : 0
     if !entersWholeMode { header.pointee.word.store(WholeWord.directory, ordering: .relaxed) }
   }

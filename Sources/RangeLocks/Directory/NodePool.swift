@@ -66,7 +66,8 @@ struct NodePool: @unchecked Sendable {
   /// The pool of the process.
   static let shared = NodePool()
 
-  private init() {
+  /// A pool of its own, for tests that count blocks. It is never freed.
+  init() {
     let bytes = (Int(RL_MAX_THREADS) + 2) * nodeStride
     guard let base = rl_reserve(bytes) else {
       fatalError("RangeLocks: no address space for \(bytes) bytes of per-thread lists")

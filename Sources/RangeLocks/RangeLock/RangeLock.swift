@@ -46,12 +46,17 @@ public final class RangeLock: @unchecked Sendable {
   /// Makes a lock that nobody holds.
   ///
   /// - Precondition: `configuration.granuleShift` is between 1 and 60.
-  public init(configuration: Configuration = .init()) {
+  public convenience init(configuration: Configuration = .init()) {
+    self.init(configuration: configuration, pool: .shared)
+  }
+
+  /// With a pool of its own: tests that count blocks share none with other tests.
+  init(configuration: Configuration, pool: NodePool) {
     precondition(
       (1...60).contains(configuration.granuleShift), "RangeLock: granuleShift is between 1 and 60")
     directory = Directory(
       granuleShift: Int(configuration.granuleShift),
-      entersWholeMode: configuration.usesWholeLockMode)
+      entersWholeMode: configuration.usesWholeLockMode, pool: pool)
   }
 
   deinit {

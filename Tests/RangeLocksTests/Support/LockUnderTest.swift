@@ -67,7 +67,7 @@ final class LockUnderTest: Sendable {
   /// The `n`th request takes `ranges[n % count]`; none: the semaphore.
   init(_ scenario: Scenario) {
     ranges = scenario.ranges
-    rangeLock = ranges.isEmpty ? nil : RangeLock(configuration: .init(granuleShift: 4))
+    rangeLock = ranges.isEmpty ? nil : makeLock(.init(granuleShift: 4))
   }
 
   private func nextRange() -> KeyRange {
