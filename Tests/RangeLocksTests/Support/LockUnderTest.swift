@@ -3,10 +3,11 @@
 // What the matrix runs on: the semaphore, and the range lock with ranges that all overlap each other.
 
 import CRangeland
-import RangeLocks
 import RangelandTestSupport
 import Synchronization
 import Testing
+
+@testable import RangeLocks
 
 /// All tests that block, or that look at the pool all locks share: one at a time.
 @Suite(.serialized) struct LockTests {}
