@@ -118,7 +118,7 @@ extension Directory {
   @inline(__always)
   func publish(_ entry: EntryRef, _ level: Int, _ homes: Homes) {
     link(entry, level, homes)
-    homes.forEach { $0.checkInvariants(pending: 0) }
+    homes.visitAll { $0.checkInvariants(pending: 0) }
   }
 
   /// `publish` without a look at the counts.

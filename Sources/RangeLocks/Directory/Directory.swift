@@ -207,7 +207,7 @@ struct Homes {
 
   /// Calls `body` for each shard, in latching order.
   @inline(__always)
-  func forEach(_ body: (ShardRef) -> Void) {
+  func visitAll(_ body: (ShardRef) -> Void) {
     body(lower)
     if let middle { body(middle) }
     if let upper { body(upper) }

@@ -38,7 +38,7 @@ extension Directory {
 
   /// Gives back a group whose entries are in no list.
   func discard(_ group: EntryGroup) {
-    group.forEach { entry in
+    group.visitAll { entry in
       if homes(level(of: entry.range), entry.range).middle != nil,
         let extra = entry.tail.pointee.extra
       {
@@ -56,10 +56,10 @@ extension Directory {
       words.initialize(repeating: 0)
       let shards = LevelShards(words: UnsafeMutableBufferPointer(rebasing: words[..<(2 * levels)]))
       let more = LevelShards(words: UnsafeMutableBufferPointer(rebasing: words[(2 * levels)...]))
-      group.forEach { entry in
+      group.visitAll { entry in
         let level = level(of: entry.range)
         markInUse(level)
-        homes(level, entry.range).forEach { shards.insert(level, index(of: $0, level)) }
+        homes(level, entry.range).visitAll { shards.insert(level, index(of: $0, level)) }
       }
       while true {
         lock(shards)
@@ -82,11 +82,11 @@ extension Directory {
   /// Examines what is latched, publishes or not, and lets go.
   private func decide(_ group: EntryGroup, _ shards: LevelShards, mayWait: Bool) -> Outcome {
     var outcome = Outcome.granted
-    group.forEach { entry in
+    group.visitAll { entry in
       // A token, as in `acquireSlow`.
       entry.pointer.pointee.state.store(1, ordering: .relaxed)
     }
-    group.forEach { entry in
+    group.visitAll { entry in
       if outcome == .refused || outcome == .noMemory { return }
       var examination = Examination(entry: entry, mayWait: mayWait)
       forEach(shards) { examination.examine($0, pool) }
@@ -96,14 +96,14 @@ extension Directory {
     if isOver {
       forEachHome(of: group) { $0.lower() }
     } else {
-      group.forEach { entry in
+      group.visitAll { entry in
         let level = level(of: entry.range)
         link(entry, level, homes(level, entry.range))
       }
       forEach(shards) { $0.checkInvariants(pending: 0) }
     }
     var waits = false
-    group.forEach { entry in
+    group.visitAll { entry in
       // Acquires the sections of blockers that have gone since.
       let old = entry.pointer.pointee.state.wrappingSubtract(1, ordering: .acquiringAndReleasing)
         .oldValue
@@ -120,7 +120,7 @@ extension Directory {
     _ group: EntryGroup, besides shards: LevelShards, _ more: LevelShards
   ) -> Bool {
     var found = false
-    group.forEach { entry in
+    group.visitAll { entry in
       let range = entry.range
       let level = level(of: range)
       // Clears facts, then looks at counts.
@@ -150,7 +150,7 @@ extension Directory {
   }
 
   private func forEachHome(of group: EntryGroup, _ body: (ShardRef) -> Void) {
-    group.forEach { homes(level(of: $0.range), $0.range).forEach(body) }
+    group.visitAll { homes(level(of: $0.range), $0.range).visitAll(body) }
   }
 
   private func index(of shard: ShardRef, _ level: Int) -> Int {
@@ -222,7 +222,7 @@ extension Directory {
       case .queued: return wait(group, deadline: deadline) ? group : nil
       case .refused, .noMemory, .moved:
         // Edges made so far lead to entries that are in no list: they go first.
-        group.forEach { _ = wait($0, deadline: .max) }
+        group.visitAll { _ = wait($0, deadline: .max) }
         discard(group)
         if deadline != .max, rl_monotonic_ns() >= deadline { return nil }
         rl_yield()
@@ -272,7 +272,7 @@ extension Directory {
 
   /// Ends a granted group.
   func release(_ group: EntryGroup) {
-    group.forEach { release($0) }
+    group.visitAll { release($0) }
     group.giveBlocks(pool)
   }
 }

@@ -45,7 +45,7 @@ struct EntryGroup {
 
   /// Calls `body` for each entry in order.
   @inline(__always)
-  func forEach(_ body: (EntryRef) -> Void) {
+  func visitAll(_ body: (EntryRef) -> Void) {
     var next: UnsafeMutableRawPointer? = raw
     while let block = next {
       for index in 0..<block.load(as: Int.self) {

@@ -15,7 +15,7 @@ public struct RangeSetHold: ~Copyable, @unchecked Sendable {
   /// What is held: disjoint, ascending, each with its mode.
   public var ranges: [RangeRequest] {
     var ranges: [RangeRequest] = []
-    group.forEach { ranges.append(RangeRequest($0.range, $0.pointer.pointee.mode)) }
+    group.visitAll { ranges.append(RangeRequest($0.range, $0.pointer.pointee.mode)) }
     return ranges
   }
 
