@@ -55,6 +55,10 @@ let package = Package(
     .executableTarget(
       name: "FirstSpace", dependencies: ["Rangeland"], path: "Examples/FirstSpace",
       swiftSettings: ours),
+    .executableTarget(
+      name: "FileRanges",
+      dependencies: ["RangeLocks", .product(name: "SystemPackage", package: "swift-system")],
+      path: "Examples/FileRanges", swiftSettings: ours),
     .testTarget(
       name: "RangeLocksTests", dependencies: ["CRangeland", "RangeLocks", "RangelandTestSupport"],
       swiftSettings: ours),

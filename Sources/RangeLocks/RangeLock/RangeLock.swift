@@ -101,9 +101,9 @@ extension RangeLock {
     return RangeHold(entry: entry, directory: directory)
   }
 
-  /// Locks `range` like `lock(over:_:)`, but gives up at `deadline`.
+  /// Locks `range` like `lock(over:_:)`, but gives up at `deadline`, CLOCK_MONOTONIC time in nanoseconds; one that
+  /// has passed does not wait.
   ///
-  /// - Parameter deadline: CLOCK_MONOTONIC time in nanoseconds; one that has passed does not wait.
   /// - Returns: nil when the deadline passed first. A request that gave up stops nobody.
   @available(*, noasync, message: "blocks the thread; use tryLock in asynchronous code")
   @inlinable @inline(__always)
