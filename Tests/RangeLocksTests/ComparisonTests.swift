@@ -94,7 +94,7 @@ extension LockTests {
         #expect(owners.isQuiet)
         #expect(lock.waiterCount == 0)
       }
-      #expect(NodePool.shared.blocksInUse == before)
+      #expect(noBlockIsMissing(before))
     }
   }
 }

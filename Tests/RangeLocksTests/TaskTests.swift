@@ -139,7 +139,7 @@ extension LockTests {
       #expect(owners.isQuiet)
       #expect(lock.holdCount == 0)
       #expect(lock.waiterCount == 0)
-      #expect(NodePool.shared.blocksInUse == before)
+      #expect(noBlockIsMissing(before))
     }
   }
 }

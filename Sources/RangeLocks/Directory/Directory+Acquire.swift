@@ -125,7 +125,7 @@ extension Directory {
   @inline(__always)
   func link(_ entry: EntryRef, _ level: Int, _ homes: Homes) {
     entry.pointer.pointee.thread = UInt16(truncatingIfNeeded: rl_thread_index() &+ 1)
-    entry.pointer.pointee.shape = UInt8(truncatingIfNeeded: level &<< 2) | 1
+    entry.pointer.pointee.shape = UInt8(truncatingIfNeeded: level &<< 2) | homes.count
     if homes.upper == nil { entry.tail.pointee.extra = homes.lower.raw }
     homes.lower.tree.pointee.insert(entry.link0, entry)
     if let upper = homes.upper { publishMore(entry, homes, upper) }
@@ -133,7 +133,6 @@ extension Directory {
 
   @inline(never)
   func publishMore(_ entry: EntryRef, _ homes: Homes, _ upper: ShardRef) {
-    entry.pointer.pointee.shape += homes.count - 1
     upper.tree.pointee.insert(entry.link1, entry)
     if let middle = homes.middle {
       middle.tree.pointee.insert(entry.link2, entry)
