@@ -12,7 +12,8 @@ struct BenchLocks: ParsableCommand {
     discussion: """
       alone: acquire and release, one thread; disjoint: threads on ranges of their own; readers: of one range; \
       held: one more range beside many; mix: random ranges in 1 TiB, 1 to 100 % writers, with and without work \
-      under the lock; hand-off: two threads on one range. A second live thread has used every lock once and is \
+      under the lock; hand-off: two threads on one range; spin: arithmetic that shows whether every thread had a \
+      core (if it costs more with two threads than with one, no figure with two means anything). A second live thread has used every lock once and is \
       idle. Every round runs every cell once; a figure is the median of its rounds, for one thread. A missed \
       target is printed and does not change the exit status.
       """)

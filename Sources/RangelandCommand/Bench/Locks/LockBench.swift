@@ -36,6 +36,12 @@ struct LockBench {
     cells += self.cells(RangeLockSubject.self)
     cells += self.cells(DirectorySubject.self)
     if groups.contains("held") { cells += heldCells() }
+    for count in threads {
+      cells.append(
+        BenchCell(name: "spin", subject: "processor", threads: count) { n in
+          (0..<n).map { _ in Spin() }
+        })
+    }
     // Rows of one name stand together.
     let names = cells.map(\.name).reduce(into: [String]()) { if !$0.contains($1) { $0.append($1) } }
     return names.flatMap { name in cells.filter { $0.name == name } }
@@ -67,7 +73,7 @@ struct LockBench {
       let lock = Lock()
       idle.run { lock.section(Self.narrow, .write) {} }
       return (0..<count).map {
-        SectionLoop(lock, requests($0), workNanoseconds: workNanoseconds)
+        LockLoop.sections(lock, requests($0), workNanoseconds: workNanoseconds)
       }
     }
   }

@@ -5,41 +5,48 @@
 import CRangeland
 import RangeLocks
 
-/// Acquires and releases ranges one after the other, with or without work under the lock.
-final class SectionLoop<Lock: BenchLock>: BenchBody, @unchecked Sendable {
+/// A batch as a closure. A generic class or struct would be reached through its unspecialised witness, and the lock's
+/// calls through tables; a closure made in a specialised function is specialised with it.
+struct LockLoop: BenchBody {
+  let batch: @Sendable () -> Int
+
+  func runBatch() -> Int { batch() }
+}
+
+/// The place of a thread in its requests.
+private final class Cursor: @unchecked Sendable {
   // Each thread of a run has its own instance.
-  private let lock: Lock
-  private let requests: [RangeRequest]
-  /// Cycles of work in each section.
-  private let work: UInt64
-  private var next = 0
+  var next = 0
+}
 
-  init(_ lock: Lock, _ requests: [RangeRequest], workNanoseconds: Int = 0) {
-    self.lock = lock
-    self.requests = requests
-    work = workNanoseconds == 0 ? 0 : CycleRate.cycles(nanoseconds: workNanoseconds)
-  }
+extension LockLoop {
+  static var size: Int { 256 }
 
-  static var batch: Int { 256 }
-
-  @inline(never)
-  func runBatch() -> Int {
-    requests.withUnsafeBufferPointer { requests in
-      var index = next
-      for _ in 0..<Self.batch {
-        let request = requests[index]
-        index += 1
-        if index == requests.count { index = 0 }
-        lock.section(request.range, request.mode) { spin(work) }
-      }
-      next = index
-    }
-    return Self.batch
-  }
-
+  /// Acquires and releases ranges one after the other, with or without work under the lock.
   @inline(__always)
-  private func spin(_ cycles: UInt64) {
-    if cycles == 0 { return }
+  static func sections<Lock: BenchLock>(
+    _ lock: Lock, _ requests: [RangeRequest], workNanoseconds: Int
+  ) -> LockLoop {
+    let cursor = Cursor()
+    let work = workNanoseconds == 0 ? 0 : CycleRate.cycles(nanoseconds: workNanoseconds)
+    return LockLoop {
+      requests.withUnsafeBufferPointer { requests in
+        var index = cursor.next
+        for _ in 0..<size {
+          let request = requests[index]
+          index += 1
+          if index == requests.count { index = 0 }
+          lock.section(request.range, request.mode) {
+            if work != 0 { spin(work) }
+          }
+        }
+        cursor.next = index
+      }
+      return size
+    }
+  }
+
+  private static func spin(_ cycles: UInt64) {
     let start = rl_cycles()
     while rl_cycles() &- start < cycles {}
   }
