@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Small concurrent programs that use one lock, written as text.
+//
+//     PREPARATION ; THREAD | THREAD | ...      the preparation may be missing; it runs before the threads
+//
+// Steps of a thread, separated by blanks:
+//     w3  w2-5  r7     lock keys 3, 2 to 5, 7 for writing or reading, use them, keep the hold
+//     w3?              try to; if that fails, steps that use the hold do nothing
+//     w3!              lock with a deadline that may expire at any time while the thread sleeps
+//     d  d0            downgrade the latest hold, or the one of the thread's request number 0, and use it
+//     -  -0            release it
+//
+// The eight keys lie so that they and their spans meet every level of a lock with three levels: see `Keys`.
+
+/// Where the keys of a program are: eight pieces that are all of `UInt64` together.
+enum Keys {
+  /// The lowest granules have `1 << granuleShift` keys: levels are 2^56, 2^60 and all keys.
+  static let granuleShift: UInt8 = 56
+
+  /// First keys. 0, 1: two in the first granule of level 0; 2: in the next, so that 1-2 lies in two granules; 3 to
+  /// 6: level 1 and above; 7: the last key, alone.
+  static func first(_ key: Int) -> UInt64 {
+    switch key {
+    case 0: 0
+    case 1: 1 << 55
+    case 2: 1 << 56
+    case 3: 3 << 55
+    case 4: 1 << 60
+    case 5: 1 << 61
+    case 6: 1 << 63
+    default: .max
+    }
+  }
+
+  static func last(_ key: Int) -> UInt64 { key == 7 ? .max : first(key + 1) - 1 }
+}
+
+/// One step of a thread. Plain data: it is read on coroutines that may never end.
+struct Step {
+  enum Verb: UInt8 {
+    case lock, tryLock, lockWithin, downgrade, release
+  }
+
+  var verb: Verb
+  var isWrite = false
+  var firstKey = 0
+  var lastKey = 0
+  /// The request that the step makes or is about, counted over the whole program.
+  var request = 0
+
+  /// A bit per key.
+  var keys: UInt32 { (UInt32(2) << UInt32(lastKey)) - (UInt32(1) << UInt32(firstKey)) }
+}
+
+/// A program: its text and what it means.
+public struct ExploredProgram: Sendable, CustomStringConvertible {
+  /// What the threads use.
+  public enum Subject: String, Sendable {
+    case rangeLock = "range lock"
+    case semaphore
+  }
+
+  public let text: String
+  public let subject: Subject
+  /// A wait that only a deadline ends is part of the program.
+  public let deadlinesRescue: Bool
+  let preparation: [Step]
+  let threads: [[Step]]
+  let requestCount: Int
+
+  public var description: String { text }
+
+  /// Reads a program; traps on text that is none.
+  public init(
+    _ text: String, subject: Subject = .rangeLock, deadlinesRescue: Bool = false
+  ) {
+    self.text = text
+    self.subject = subject
+    self.deadlinesRescue = deadlinesRescue
+    let parts = text.split(separator: ";", omittingEmptySubsequences: false)
+    var requests = 0
+    preparation = parts.count > 1 ? Self.steps(parts[0], &requests) : []
+    threads = parts.last!.split(separator: "|").map { Self.steps($0, &requests) }
+    requestCount = requests
+    precondition((1...4).contains(threads.count), "a program has 1 to 4 threads: \(text)")
+    precondition(requests <= 32, "a program has at most 32 requests: \(text)")
+  }
+
+  private static func steps(_ text: Substring, _ requests: inout Int) -> [Step] {
+    let first = requests
+    return text.split(separator: " ").map { word in
+      switch word.first! {
+      case "-", "d":
+        let latest = requests - 1
+        let number = word.count > 1 ? first + Int(word.dropFirst())! : latest
+        precondition((first...latest).contains(number), "no such request: \(word)")
+        return Step(verb: word.first! == "-" ? .release : .downgrade, request: number)
+      default:
+        requests += 1
+        return acquisition(word, requests - 1)
+      }
+    }
+  }
+
+  private static func acquisition(_ word: Substring, _ request: Int) -> Step {
+    var rest = word.dropFirst()
+    var step = Step(verb: .lock, isWrite: word.first == "w", request: request)
+    precondition(word.first == "w" || word.first == "r", "not a step: \(word)")
+    if rest.last == "?" { step.verb = .tryLock }
+    if rest.last == "!" { step.verb = .lockWithin }
+    if step.verb != .lock { rest = rest.dropLast() }
+    let keys = rest.split(separator: "-").map { Int($0)! }
+    step.firstKey = keys.first!
+    step.lastKey = keys.last!
+    precondition(
+      step.firstKey >= 0 && step.firstKey <= step.lastKey && step.lastKey < 8, "keys: \(word)")
+    return step
+  }
+}

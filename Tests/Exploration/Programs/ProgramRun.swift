@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Runs the steps of a program on the engine's threads, with the checks around them.
+//
+// Nothing here is counted or allocated while a thread runs: a thread may be dropped at any operation.
+
+import CExplorer
+import ExploredRangeLocks
+
+/// A program made ready: its lock, its steps as plain memory, its checker.
+final class ProgramRun {
+  let program: ExploredProgram
+  let checker: Checker
+  let lock: RangeLock
+  let semaphore: UnsafeMutablePointer<ReadWriteSemaphore>
+  private let holds: UnsafeMutablePointer<RangeHold>
+  private let steps: [UnsafeMutableBufferPointer<Step>]
+  private let stepsOfThread: UnsafeMutablePointer<UnsafeMutableBufferPointer<Step>>
+
+  /// A deadline that passes only when the schedule says so.
+  private static let deadline: UInt64 = 1000
+
+  /// Empties the arena and makes the lock in it, in the state that the preparation leaves.
+  init(_ program: ExploredProgram) {
+    self.program = program
+    rx_arena_reset()
+    // In the arena: what the checker knows is part of a state.
+    let records = rx_reserve(32 * MemoryLayout<RequestRecord>.stride)!
+    checker = Checker(
+      records: records.bindMemory(to: RequestRecord.self, capacity: 32), count: program.requestCount,
+      isStrict: program.subject == .rangeLock)
+    holds = rx_reserve(32 * MemoryLayout<RangeHold>.stride)!
+      .bindMemory(to: RangeHold.self, capacity: 32)
+    lock = RangeLock(configuration: .init(granuleShift: Keys.granuleShift))
+    semaphore = rx_reserve(MemoryLayout<ReadWriteSemaphore>.size)!
+      .bindMemory(to: ReadWriteSemaphore.self, capacity: 1)
+    semaphore.initialize(to: ReadWriteSemaphore())
+    steps = program.threads.map { steps in
+      let copy = UnsafeMutableBufferPointer<Step>.allocate(capacity: steps.count)
+      _ = copy.initialize(from: steps)
+      return copy
+    }
+    stepsOfThread = .allocate(capacity: 4)
+    for (thread, copy) in steps.enumerated() { (stepsOfThread + thread).initialize(to: copy) }
+    for thread in 0..<UInt32(program.threads.count) { Inspection.warmPool(thread) }
+    checker.reset()
+    for step in program.preparation { perform(step, thread: 0) }
+  }
+
+  deinit {
+    for copy in steps { copy.deallocate() }
+    stepsOfThread.deallocate()
+  }
+
+  // MARK: What the engine calls
+
+  func body(_ thread: UInt32) {
+    let steps = stepsOfThread[Int(thread)]
+    for index in 0..<steps.count {
+      rx_clean_stack()
+      perform(steps[index], thread: thread)
+    }
+  }
+
+  func end() {
+    checker.finish()
+    switch program.subject {
+    case .rangeLock:
+      if !Inspection.isEmpty(lock) { rx_fail("leftover: the lock is not empty at the end") }
+      if lock.holdCount + lock.waiterCount != 0 { rx_fail("leftover: requests at the end") }
+      let blocks = Inspection.blocksInUse
+      if blocks != 0 { rx_fail("leftover: \(blocks) blocks are not back in the pool") }
+    case .semaphore:
+      let word = Inspection.word(semaphore)
+      if word != 0 { rx_fail("leftover: the semaphore's word is \(word) at the end") }
+      if semaphore.pointee.queuedCount() != 0 { rx_fail("leftover: a queue at the end") }
+    }
+  }
+
+  // MARK: Steps
+
+  @inline(never)
+  private func perform(_ step: Step, thread: UInt32) {
+    switch step.verb {
+    case .lock, .tryLock, .lockWithin:
+      checker.begins(step, thread: thread)
+      let isGranted =
+        program.subject == .rangeLock ? acquire(step) : acquireSemaphore(step)
+      if isGranted {
+        checker.granted(step.request)
+        rx_touch(step.keys, step.isWrite)
+      } else {
+        checker.ends(step.request, step.verb == .tryLock ? .refused : .gaveUp)
+      }
+    case .downgrade:
+      guard checker.records[step.request].state == .holding else { return }
+      // From the call on readers may enter.
+      checker.downgraded(step.request)
+      if program.subject == .rangeLock {
+        holds[step.request].downgrade()
+      } else {
+        semaphore.pointee.downgrade()
+      }
+      rx_touch(checker.records[step.request].keys, false)
+    case .release:
+      guard checker.records[step.request].state == .holding else { return }
+      checker.ends(step.request, .releasing)
+      if program.subject == .rangeLock {
+        (holds + step.request).move().release()
+        // What is gone is no part of a state.
+        UnsafeMutableRawPointer(holds + step.request)
+          .initializeMemory(as: UInt8.self, repeating: 0, count: MemoryLayout<RangeHold>.size)
+      } else {
+        semaphore.pointee.unlock(checker.records[step.request].isWrite ? .write : .read)
+      }
+      checker.ends(step.request, .ended)
+    }
+  }
+
+  /// The range, by the initialiser that a user would take.
+  private func range(_ step: Step) -> KeyRange {
+    step.lastKey == 7
+      ? KeyRange(Keys.first(step.firstKey)...)
+      : KeyRange(Keys.first(step.firstKey)..<Keys.last(step.lastKey) + 1)
+  }
+
+  private func acquire(_ step: Step) -> Bool {
+    let (range, mode) = (range(step), step.isWrite ? LockMode.write : .read)
+    switch step.verb {
+    case .tryLock: return keep(lock.tryLock(over: range, mode), step.request)
+    case .lockWithin:
+      return keep(lock.lock(over: range, mode, deadline: Self.deadline), step.request)
+    default: return keep(lock.lock(over: range, mode), step.request)
+    }
+  }
+
+  private func keep(_ hold: consuming RangeHold?, _ request: Int) -> Bool {
+    guard let hold = hold.take() else { return false }
+    (holds + request).initialize(to: hold)
+    return true
+  }
+
+  private func acquireSemaphore(_ step: Step) -> Bool {
+    let mode = step.isWrite ? LockMode.write : .read
+    switch step.verb {
+    case .tryLock: return semaphore.pointee.tryLock(mode)
+    case .lockWithin: return semaphore.pointee.lock(mode, deadline: Self.deadline)
+    default:
+      semaphore.pointee.lock(mode)
+      return true
+    }
+  }
+}
