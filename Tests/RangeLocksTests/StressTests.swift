@@ -58,7 +58,7 @@ final class OwnerWords: @unchecked Sendable {
 }
 
 /// How long stress runs: sanitizers and slow machines scale it down, nightly runs up.
-private let scale: Double =
+let stressScale: Double =
   ProcessInfo.processInfo.environment["STRESS_SCALE"].flatMap(Double.init) ?? 1
 
 extension LockTests {
@@ -102,7 +102,7 @@ extension LockTests {
       withWatchdog(seconds: 120, "stress \(mix.testDescription), SEED=\(seeds.seed)") {
         let lock = RangeLock(configuration: .init(granuleShift: mix.granuleShift))
         let owners = OwnerWords(Int(mix.keys))
-        let rounds = Int(20_000 * scale)
+        let rounds = Int(20_000 * stressScale)
         runThreads(mix.threads) { thread in
           var random = seeds.fork(thread)
           for _ in 0..<rounds { Self.step(mix, lock, owners, &random, seed: seeds.seed) }
@@ -154,7 +154,7 @@ extension LockTests {
       withWatchdog(seconds: 120, "stress of the semaphore, SEED=\(seeds.seed)") {
         let box = SemaphoreBox()
         let owners = OwnerWords(1)
-        let rounds = Int(40_000 * scale)
+        let rounds = Int(40_000 * stressScale)
         runThreads(6) { thread in
           var random = seeds.fork(thread)
           for _ in 0..<rounds {

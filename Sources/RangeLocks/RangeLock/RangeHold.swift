@@ -9,17 +9,20 @@
 /// A granted range. It cannot be copied; when it ends, the range is released.
 ///
 /// It may be sent to another thread and released there. Its lock has to outlive it.
+@frozen
 public struct RangeHold: ~Copyable, @unchecked Sendable {
   // Sendable: there is one owner at a time, and release synchronises through latches and atomic operations.
-  let entry: EntryRef
-  let directory: Directory
+  @usableFromInline let entry: EntryRef
+  @usableFromInline let directory: Directory
 
+  @inlinable @inline(__always)
   init(entry: EntryRef, directory: Directory) {
     self.entry = entry
     self.directory = directory
   }
 
-  deinit { directory.release(entry) }
+  @inlinable @inline(__always)
+  deinit { directory.releaseHold(entry) }
 
   /// The keys that are held.
   public var range: KeyRange { entry.range }
@@ -28,10 +31,11 @@ public struct RangeHold: ~Copyable, @unchecked Sendable {
   public var mode: LockMode { entry.pointer.pointee.mode }
 
   /// Ends the hold and grants the requests that waited only for it. Never waits for another request.
+  @inlinable @inline(__always)
   public consuming func release() {
     let (entry, directory) = (entry, directory)
     discard self
-    directory.release(entry)
+    directory.releaseHold(entry)
   }
 
   /// Turns a writing hold into a reading one in one step: no writer comes between.
