@@ -25,11 +25,16 @@ let exploration: [Target] = [
     name: "RangeLocksExploration", dependencies: ["CExplorer", "ExploredRangeLocks"],
     path: "Tests/Exploration/Programs", swiftSettings: ours),
   .executableTarget(
-    name: "ExploreRangeLocks", dependencies: ["RangeLocksExploration"],
+    name: "ExploreRangeLocks",
+    dependencies: [
+      "ExploredRangeLocks", "RangeLocksExploration",
+      .product(name: "ArgumentParser", package: "swift-argument-parser"),
+    ],
     path: "Tests/Exploration/Command", swiftSettings: ours),
   .testTarget(
     name: "RangeLocksExplorationTests",
-    dependencies: ["RangeLocksExploration", "RangelandTestSupport"], swiftSettings: ours),
+    dependencies: ["ExploredRangeLocks", "RangeLocksExploration", "RangelandTestSupport"],
+    swiftSettings: ours),
 ]
 
 let package = Package(

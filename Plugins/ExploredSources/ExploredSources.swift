@@ -11,6 +11,9 @@ import PackagePlugin
 
 @main
 struct ExploredSources: BuildToolPlugin {
+  /// By name: the build system would not notice a new file in a folder that it does not know.
+  private static let lists = ["bounds", "directory", "waiting", "whole", "semaphore"]
+
   func createBuildCommands(context: PluginContext, target: any Target) throws -> [Command] {
     guard
       let explored = context.package.targets.first(where: { $0.name == "RangeLocks" }),
@@ -18,10 +21,8 @@ struct ExploredSources: BuildToolPlugin {
     else {
       throw PluginFailure(description: "ExploredSources: the package has no target RangeLocks")
     }
-    let lists = try FileManager.default.contentsOfDirectory(
-      at: context.package.directoryURL.appending(path: "Tests/Exploration/Mistakes"),
-      includingPropertiesForKeys: nil
-    ).filter { $0.pathExtension == "mistakes" }
+    let folderOfLists = context.package.directoryURL.appending(path: "Tests/Exploration/Mistakes")
+    let lists = Self.lists.map { folderOfLists.appending(component: $0 + ".mistakes") }
     let tool = try context.tool(named: "ExploredSourcesGenerator")
     let folder = context.pluginWorkDirectoryURL
     let outputs = (sources.map(\.lastPathComponent) + ["PlantedMistakes.swift"]).map {

@@ -355,6 +355,13 @@ uint64_t rx_monotonic_ns(void) {
   return w->now;
 }
 
+void rx_clock_passes(rx_world *w, unsigned t, uint64_t deadline) {
+  if (deadline >= RX_SECOND_LOOK || deadline <= w->now) return;
+  is_shared(w, t, RX_CLOCK_ADDRESS, true);
+  rx_event_write(w, t, RX_CLOCK_ADDRESS);
+  w->now = deadline;
+}
+
 void rx_touch(uint32_t keys, bool write) {
   rx_world *w = rx_inside();
   if (w == NULL) return;

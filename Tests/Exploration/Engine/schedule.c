@@ -79,8 +79,16 @@ static void decide(rx_world *w, int self) {
     rx_thread_state *t = &w->threads[thread];
     if (kind == RX_FLUSH) {
       rx_flush_one(w, thread);
+      if (rx_meets_buffers(w, (unsigned)w->committed)) continue;
+      // Nothing is left to decide: the thread goes on.
+      thread = (unsigned)w->committed;
+      t = &w->threads[thread];
+      kind = RX_RUN;
+    } else if (kind == RX_RUN && w->committed < 0 && rx_meets_buffers(w, thread)) {
+      w->committed = (int)thread;
       continue;
     }
+    w->committed = -1;
     if (kind != RX_RUN) {
       // The sleeper leaves the queue: an operation on it, as waking is.
       rx_event_write(w, thread, rx_queue_of(t->futex));
@@ -89,8 +97,7 @@ static void decide(rx_world *w, int self) {
       t->result = kind == RX_TIMEOUT ? -ETIMEDOUT : 0;
       if (kind == RX_TIMEOUT) {
         t->timed_out = true;
-        rx_event_write(w, thread, RX_CLOCK_ADDRESS);
-        if (w->now < t->deadline) w->now = t->deadline;
+        rx_clock_passes(w, thread, t->deadline);
       } else {
         w->spurious_used++;
       }
@@ -163,7 +170,7 @@ static void start_threads(rx_world *w) {
   w->tickets = 0;
   w->now = 1;
   w->spurious_used = w->preemptions_used = w->steps = w->depth = w->taken_count = 0;
-  w->current = -1;
+  w->current = w->committed = -1;
   w->cut = false;
   w->failure[0] = 0;
   w->sleep = 0;

@@ -7,8 +7,10 @@
 // With a bound: states are remembered by the hash of their happens-before past, with the thread that runs and the
 // preemptions used; what follows a remembered state is not run again. The two are not combined: a schedule that
 // a sleep set removes may be the only one of its class within the bound.
-// A buffered store reaches memory as late as makes a difference: before another thread's access to an address that is
-// in the buffer, or with its thread's next locked operation. All other times are equivalent to one of these.
+// A buffered store reaches memory as late as makes a difference: right before another thread's access to its address, or
+// with its own thread's next locked operation. All other times are equivalent to one of these. So when a thread was
+// chosen whose next access meets somebody's buffer there is a second decision: stores reach memory now, or the thread
+// goes on without them. Within a preemption bound, to go on without costs as much as a preemption.
 
 #include "world.h"
 
@@ -67,15 +69,21 @@ static bool independent(rx_world *w, uint8_t a, uint8_t b) {
   return true;
 }
 
-/// Whether a store in the buffer of `t` matters to what another thread does next.
-static bool is_awaited(rx_world *w, unsigned t) {
-  for (unsigned other = 0; other < w->program->threads; other++) {
-    rx_thread_state *o = &w->threads[other];
-    if (other == t || o->state != RX_READY) continue;
-    if (o->buffered != 0 && o->pending.write) return true;
-    for (uint32_t i = 0; i < w->threads[t].buffered; i++)
-      if (w->threads[t].buffer[i].address == o->pending.address) return true;
+/// Whether what `t` does next meets a store in the buffer of `other`.
+static bool meets(const rx_world *w, unsigned t, unsigned other) {
+  const rx_thread_state *me = &w->threads[t], *o = &w->threads[other];
+  bool drains = me->pending.write || me->pending.op == RX_OP_WAIT;
+  for (uint32_t i = 0; i < o->buffered; i++) {
+    if (o->buffer[i].address == me->pending.address) return true;
+    for (uint32_t k = 0; drains && k < me->buffered; k++)
+      if (o->buffer[i].address == me->buffer[k].address) return true;
   }
+  return false;
+}
+
+bool rx_meets_buffers(const rx_world *w, unsigned t) {
+  for (unsigned other = 0; other < w->program->threads; other++)
+    if (other != t && meets(w, t, other)) return true;
   return false;
 }
 
@@ -97,6 +105,7 @@ static bool has_sleep_sets(const rx_world *w) { return w->program->remember == R
 
 static uint64_t state_key(rx_world *w) {
   uint64_t key = w->program->remember == RX_STATES ? rx_state_hash(w) : past_hash(w);
+  key = rx_mix(key, (uint64_t)(w->committed + 1));
   if (!is_bounded(w)) return key;
   // What a switch costs depends on who runs.
   bool runs = w->current >= 0 && w->threads[w->current].state == RX_READY && !w->threads[w->current].relaxed;
@@ -137,8 +146,21 @@ static bool was_seen(rx_world *w) {
 
 // ---- choosing -----------------------------------------------------------------------------------
 
+static bool is_second_look(uint64_t deadline) { return deadline >= RX_SECOND_LOOK && deadline != UINT64_MAX; }
+
+/// Whether the thread has slept longest of those that look again by themselves: they do in turn.
+static bool looks_again_first(const rx_world *w, unsigned t) {
+  if (!is_second_look(w->threads[t].deadline)) return false;
+  for (unsigned other = 0; other < w->program->threads; other++) {
+    const rx_thread_state *o = &w->threads[other];
+    if (o->state == RX_SLEEPING && is_second_look(o->deadline) && o->ticket < w->threads[t].ticket) return false;
+  }
+  return true;
+}
+
 /// Preemptions that the choice costs.
 static uint32_t cost(const rx_world *w, uint8_t choice) {
+  if (w->committed >= 0) return rx_kind(choice) == RX_RUN;
   if (rx_kind(choice) == RX_FLUSH || w->current < 0 || (int)rx_owner(choice) == w->current) return 0;
   const rx_thread_state *now = &w->threads[w->current];
   return now->state == RX_READY && !now->relaxed && !now->yielded;
@@ -148,6 +170,13 @@ static uint32_t cost(const rx_world *w, uint8_t choice) {
 static uint8_t choices(rx_world *w, uint8_t out[RX_CHOICES], bool *anyone_runs) {
   uint8_t n = 0;
   unsigned count = w->program->threads, first = w->current < 0 ? 0 : (unsigned)w->current;
+  if (w->committed >= 0) {
+    for (unsigned t = 0; t < count; t++)
+      if ((int)t != w->committed && meets(w, (unsigned)w->committed, t)) out[n++] = rx_choice(RX_FLUSH, t);
+    out[n++] = rx_choice(RX_RUN, (unsigned)w->committed);
+    *anyone_runs = true;
+    return n;
+  }
   *anyone_runs = false;
   for (int pass = 0; pass < 2 && n == 0; pass++)
     for (unsigned i = 0; i < count; i++) {
@@ -156,11 +185,10 @@ static uint8_t choices(rx_world *w, uint8_t out[RX_CHOICES], bool *anyone_runs) 
       if (w->threads[t].state == RX_READY && (pass == 1 || !w->threads[t].yielded)) out[n++] = rx_choice(RX_RUN, t);
     }
   *anyone_runs = n != 0;
-  for (unsigned t = 0; t < count; t++)
-    if (w->threads[t].buffered != 0 && is_awaited(w, t)) out[n++] = rx_choice(RX_FLUSH, t);
   for (unsigned t = 0; t < count; t++) {
     if (w->threads[t].state != RX_SLEEPING) continue;
-    if (w->threads[t].deadline != UINT64_MAX) out[n++] = rx_choice(RX_TIMEOUT, t);
+    if (w->threads[t].deadline < RX_SECOND_LOOK || (!*anyone_runs && looks_again_first(w, t)))
+      out[n++] = rx_choice(RX_TIMEOUT, t);
     if (*anyone_runs && w->spurious_used < w->program->spurious) out[n++] = rx_choice(RX_SPURIOUS, t);
   }
   return n;
@@ -175,6 +203,10 @@ static int stuck(rx_world *w, uint8_t n) {
       last = t;
     }
   if (sleepers == 0) return -1;
+  for (unsigned t = 0; t < w->program->threads; t++)
+    if (w->threads[t].state == RX_SLEEPING && is_second_look(w->threads[t].deadline) &&
+        w->program->second_looks_rescue)
+      return 0;
   if (n != 0 && w->program->deadlines_rescue) return 0;
   rx_fail_in(w, "%u thread(s) sleep and nobody is left to wake them: thread %u waits on %s%s", sleepers, last,
              rx_name(w->threads[last].futex), n != 0 ? " (only a deadline helps)" : "");
@@ -251,7 +283,9 @@ int rx_pick(rx_world *w) {
   if (w->forced != NULL) return pick_forced(w, possible, n);
   rx_node *node = node_at(w, w->depth);
   if (w->depth >= w->replay) {
-    if (!has_sleep_sets(w) && was_seen(w)) {
+    // Where there is no choice the execution goes on even through states that were seen: if it goes round in a
+    // circle that is found by the limit of its length.
+    if (!has_sleep_sets(w) && n > 1 && was_seen(w)) {
       w->cut = true;
       return -1;
     }
@@ -260,7 +294,8 @@ int rx_pick(rx_world *w) {
     for (uint8_t i = 0; i < n; i++) {
       bool affordable =
           !is_bounded(w) || w->preemptions_used + cost(w, possible[i]) <= (uint32_t)w->program->preemptions;
-      if (affordable && !(w->sleep >> possible[i] & 1)) node->choices[node->count++] = possible[i];
+      bool sleeps = w->committed < 0 && w->sleep >> possible[i] & 1;
+      if (affordable && !sleeps) node->choices[node->count++] = possible[i];
     }
     if (node->count == 0) {
       w->cut = true;

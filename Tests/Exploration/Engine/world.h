@@ -106,7 +106,8 @@ typedef struct {
   rx_location locations[RX_LOCATIONS];
   uint64_t generation, tickets, now;
   uint32_t spurious_used, preemptions_used, steps, taken_count, taken_capacity;
-  int current;
+  /// Who ran last; who was chosen while it is open whether stores reach memory first.
+  int current, committed;
   bool cut;
 
   // An operation on an address that no other thread uses, or that nobody writes, is no point to switch. When an
@@ -159,6 +160,8 @@ void rx_log(rx_world *w, unsigned thread, const char *format, ...) __attribute__
 // ---- search.c -----------------------------------------------------------------------------------
 /// The next choice; -1 when the execution is over, failed or known.
 int rx_pick(rx_world *w);
+/// Whether what the thread does next meets a store in another thread's buffer.
+bool rx_meets_buffers(const rx_world *w, unsigned thread);
 void rx_fail_in(rx_world *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 // ---- memory.c -----------------------------------------------------------------------------------
@@ -168,6 +171,8 @@ rx_location *rx_event_read(rx_world *w, unsigned thread, uintptr_t address);
 rx_location *rx_event_write(rx_world *w, unsigned thread, uintptr_t address);
 /// Lets the oldest store of the thread's buffer reach memory.
 void rx_flush_one(rx_world *w, unsigned thread);
+/// Time goes on to the deadline of a sleeper.
+void rx_clock_passes(rx_world *w, unsigned thread, uint64_t deadline);
 const char *rx_name(uintptr_t address);
 void rx_arena_save(rx_world *w);
 void rx_arena_restore(rx_world *w);

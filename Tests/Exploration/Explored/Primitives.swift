@@ -120,7 +120,10 @@ public enum Inspection {
   public static var blocksInUse: Int { NodePool.shared.blocksInUse }
 
   /// Whether nothing of any request is left in the lock.
-  public static func isEmpty(_ lock: RangeLock) -> Bool { lock.directory.isEmpty }
+  public static func isEmpty(_ lock: RangeLock) -> Bool { lock.directory.isUnused }
+
+  /// Enters whole-lock mode if nobody is in the directory.
+  public static func enterWhole(_ lock: RangeLock) { _ = lock.directory.enterWhole() }
 
   /// The semaphore's word: holders and flags.
   public static func word(_ semaphore: UnsafeMutablePointer<ReadWriteSemaphore>) -> UInt32 {
@@ -131,7 +134,10 @@ public enum Inspection {
 /// Woven into `Directory.wait`: the request is published and has to wait.
 func wasQueued() { rx_event(Inspection.queuedEvent) }
 
-/// Woven into `NodePool.give`. Not zero: a request of all ones overlaps nothing that a program uses.
-func poison(_ block: UnsafeMutableRawPointer, _ bytes: Int) {
-  block.initializeMemory(as: UInt8.self, repeating: 0xA5, count: bytes)
+/// Woven into `NodePool.give`: all but the list's word and the stack of dependents, which is empty in free blocks.
+@usableFromInline
+func poison(_ block: UnsafeMutableRawPointer) {
+  let byte: UInt8 = 0xA5
+  (block + 8).initializeMemory(as: UInt8.self, repeating: byte, count: 56)
+  (block + 72).initializeMemory(as: UInt8.self, repeating: byte, count: 56)
 }

@@ -8,6 +8,7 @@
 //     caught PREEMPTIONS MODEL SUBJECT PROGRAM     an exploration that finds it
 //     bound FILE                         an edit that is always on: smaller limits, so that exploration ends
 //     statement FILE | expression FILE   one edit of the mistake; several are allowed
+//     text FILE                          an edit whose mutated text asks for the switch itself: PLANTED
 //     original                           the text as it stands in FILE, once; each line is indented by 4 more
 //     mutated                            the text in its place while the mistake is on
 //
@@ -32,7 +33,7 @@ struct Mistake {
 /// One replacement in one file.
 struct Edit {
   enum Form: String {
-    case statement, expression, bound
+    case statement, expression, text, bound
   }
 
   var form: Form
@@ -57,6 +58,7 @@ struct Edit {
   private var replacement: String {
     switch form {
     case .bound: mutated
+    case .text: mutated.replacingOccurrences(of: "PLANTED", with: "isPlanted(\(number))")
     case .expression: "(isPlanted(\(number)) ? (\(mutated)) : (\(original)))"
     case .statement: "if isPlanted(\(number)) {\n\(mutated)\n} else {\n\(original)\n}"
     }

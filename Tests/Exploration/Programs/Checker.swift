@@ -4,8 +4,9 @@
 //
 // - Mutual exclusion: when a request is granted no conflicting hold is there; and uses of a key are ordered by
 //   happens-before (`rx_touch`), so that what was written is visible.
-// - Order: a request that was decided after a conflicting one was in the queue is not granted before that one has ended.
-//   "After" is happens-before, so that it does not depend on which of several equivalent schedules was run.
+// - Order: a request that began, or whose place was decided, after a conflicting one was in the queue is not granted
+//   before that one has ended. The second "after" is happens-before, so that it does not depend on which of several
+//   equivalent schedules was run.
 // - Exactness: a try fails, and a request waits, only if a conflicting request was there meanwhile that was not
 //   itself a try that failed.
 // Sleep without a waker is found by the engine, what is left behind at the end by `ProgramRun`.
@@ -17,7 +18,9 @@ import ExploredRangeLocks
 enum RequestState: UInt8 {
   case unborn, asking, queued, holding, releasing, ended, refused, gaveUp
 
-  var isPresent: Bool { self == .asking || self == .queued || self == .holding || self == .releasing }
+  var isPresent: Bool {
+    self == .asking || self == .queued || self == .holding || self == .releasing
+  }
 }
 
 /// What is known of a request. Plain data.
@@ -25,6 +28,8 @@ struct RequestRecord {
   var state = RequestState.unborn
   var isWrite = false
   var isTry = false
+  /// A writer until its downgrade has returned: as such it is reason enough to wait.
+  var isDowngrading = false
   var waited = false
   var thread: UInt32 = 0
   var keys: UInt32 = 0
@@ -55,9 +60,15 @@ struct Checker {
       state: .asking, isWrite: step.isWrite, isTry: step.verb == .tryLock, thread: thread,
       keys: step.keys)
     for other in 0..<count where other != me && records[other].state.isPresent {
-      guard records[other].conflicts(with: records[me]) else { continue }
+      let isReason =
+        records[other].conflicts(with: records[me])
+        || records[other].isDowngrading && records[other].keys & step.keys != 0
+      guard isReason else { continue }
       records[me].met |= 1 << UInt32(other)
       records[other].met |= 1 << UInt32(me)
+      if records[other].state == .queued, isStrict || !step.isWrite {
+        records[me].mustFollow |= 1 << UInt32(other)
+      }
     }
   }
 
@@ -76,7 +87,9 @@ struct Checker {
     if !records[me].waited { decided(me) }
     for other in 0..<count where other != me && records[other].conflicts(with: records[me]) {
       let (state, bit) = (records[other].state, UInt32(1) << UInt32(other))
-      if state == .holding { fail("exclusion: a request is granted beside a conflicting hold", me, other) }
+      if state == .holding {
+        fail("exclusion: a request is granted beside a conflicting hold", me, other)
+      }
       if records[me].mustFollow & bit != 0, state == .queued, !rx_timed_out(records[other].thread) {
         fail("order: a request is granted before one that it came after", me, other)
       }
@@ -96,7 +109,13 @@ struct Checker {
     }
   }
 
-  func downgraded(_ me: Int) { records[me].isWrite = false }
+  /// The call begins: from now on readers may enter.
+  func downgrades(_ me: Int) {
+    records[me].isDowngrading = records[me].isWrite
+    records[me].isWrite = false
+  }
+
+  func downgraded(_ me: Int) { records[me].isDowngrading = false }
 
   func ends(_ me: Int, _ state: RequestState) {
     records[me].state = state

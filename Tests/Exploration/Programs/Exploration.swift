@@ -31,7 +31,8 @@ public struct ExplorationBounds: Sendable {
   public var executions: Int?
 
   public init(
-    _ model: MemoryModel, memory: SearchMemory = .states, preemptions: Int?, spuriousWakeUps: Int = 0, executions: Int? = nil
+    _ model: MemoryModel, memory: SearchMemory = .states, preemptions: Int?,
+    spuriousWakeUps: Int = 0, executions: Int? = nil
   ) {
     self.model = model
     self.memory = memory
@@ -71,7 +72,8 @@ public struct ExplorationReport: Sendable {
 
   /// One line; a failure with all that is needed to replay it.
   public var summary: String {
-    let head = "\(program) [\(bounds)]: \(executions) executions, \(operations) operations"
+    let head =
+      "\(program) [\(bounds)]: \(executions) executions, \(operations) operations"
       + (bounds.memory == .sleepSets ? "" : ", \(states) states")
       + (isExhaustive || failure != nil ? "" : ", stopped by its limit")
     guard let failure else { return head }
@@ -80,7 +82,7 @@ public struct ExplorationReport: Sendable {
       \(head)
       FAILS: \(failure.message)
       replay: ExploreRangeLocks replay \(mistake.map { "--mistake \($0.name) " } ?? "")\
-      --subject \(program.subject == .semaphore ? "semaphore" : "lock") \
+      --subject \(program.subject.rawValue) \
       --\(bounds.model == .sequential ? "sequential" : "buffers") \
       '\(program)' '\(failure.schedule)'
       \(failure.trace)
@@ -125,7 +127,8 @@ extension ExploredProgram {
   }
 
   /// Runs one schedule; nil if nothing fails in it.
-  public func replay(_ schedule: String, _ model: MemoryModel) -> (message: String?, trace: String) {
+  public func replay(_ schedule: String, _ model: MemoryModel) -> (message: String?, trace: String)
+  {
     withRun(ExplorationBounds(model, preemptions: nil, spuriousWakeUps: 16)) { run in
       let result = rx_replay(&run, schedule)
       return (
@@ -149,6 +152,7 @@ extension ExploredProgram {
         preemptions: bounds.preemptions.map(Int32.init) ?? -1,
         spurious: UInt32(bounds.spuriousWakeUps),
         deadlines_rescue: deadlinesRescue,
+        second_looks_rescue: bounds.model == .storeBuffers,
         execution_limit: UInt64(bounds.executions ?? 0),
         step_limit: 2000,
         begin: { theRun($0).checker.reset() },

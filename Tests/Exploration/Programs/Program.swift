@@ -10,25 +10,28 @@
 //     w3!              lock with a deadline that may expire at any time while the thread sleeps
 //     d  d0            downgrade the latest hold, or the one of the thread's request number 0, and use it
 //     -  -0            release it
+//     e                enter whole-lock mode, if nobody is in the directory
 //
 // The eight keys lie so that they and their spans meet every level of a lock with three levels: see `Keys`.
 
 /// Where the keys of a program are: eight pieces that are all of `UInt64` together.
+///
+/// With granules of 2^60 (G) a lock has three levels: G, 4 G, and all keys.
+/// One granule of level 0: 0, 1, 0-1, 7. Two: 1-2, 0-2. Three: 1-3. Level 1: 4, 0-3, 0-4, 5; two granules of it: 4-5.
+/// All keys: 0-7, 0-6, 5-7.
 enum Keys {
-  /// The lowest granules have `1 << granuleShift` keys: levels are 2^56, 2^60 and all keys.
-  static let granuleShift: UInt8 = 56
+  static let granuleShift: UInt8 = 60
 
-  /// First keys. 0, 1: two in the first granule of level 0; 2: in the next, so that 1-2 lies in two granules; 3 to
-  /// 6: level 1 and above; 7: the last key, alone.
+  /// First keys, in half granules: 0, 1, 2, 3, 5, 8, 16, and the last key alone.
   static func first(_ key: Int) -> UInt64 {
     switch key {
     case 0: 0
-    case 1: 1 << 55
-    case 2: 1 << 56
-    case 3: 3 << 55
-    case 4: 1 << 60
-    case 5: 1 << 61
-    case 6: 1 << 63
+    case 1: 1 << 59
+    case 2: 2 << 59
+    case 3: 3 << 59
+    case 4: 5 << 59
+    case 5: 8 << 59
+    case 6: 16 << 59
     default: .max
     }
   }
@@ -39,7 +42,7 @@ enum Keys {
 /// One step of a thread. Plain data: it is read on coroutines that may never end.
 struct Step {
   enum Verb: UInt8 {
-    case lock, tryLock, lockWithin, downgrade, release
+    case lock, tryLock, lockWithin, downgrade, release, enterWhole
   }
 
   var verb: Verb
@@ -57,7 +60,10 @@ struct Step {
 public struct ExploredProgram: Sendable, CustomStringConvertible {
   /// What the threads use.
   public enum Subject: String, Sendable {
-    case rangeLock = "range lock"
+    /// A lock that is in whole-lock mode at the beginning.
+    case lock
+    /// A lock that is always in its directory.
+    case directory
     case semaphore
   }
 
@@ -73,7 +79,7 @@ public struct ExploredProgram: Sendable, CustomStringConvertible {
 
   /// Reads a program; traps on text that is none.
   public init(
-    _ text: String, subject: Subject = .rangeLock, deadlinesRescue: Bool = false
+    _ text: String, subject: Subject = .lock, deadlinesRescue: Bool = false
   ) {
     self.text = text
     self.subject = subject
@@ -91,6 +97,7 @@ public struct ExploredProgram: Sendable, CustomStringConvertible {
     let first = requests
     return text.split(separator: " ").map { word in
       switch word.first! {
+      case "e": return Step(verb: .enterWhole)
       case "-", "d":
         let latest = requests - 1
         let number = word.count > 1 ? first + Int(word.dropFirst())! : latest

@@ -27,11 +27,14 @@ final class ProgramRun {
     // In the arena: what the checker knows is part of a state.
     let records = rx_reserve(32 * MemoryLayout<RequestRecord>.stride)!
     checker = Checker(
-      records: records.bindMemory(to: RequestRecord.self, capacity: 32), count: program.requestCount,
-      isStrict: program.subject == .rangeLock)
+      records: records.bindMemory(to: RequestRecord.self, capacity: 32),
+      count: program.requestCount,
+      isStrict: program.subject != .semaphore)
     holds = rx_reserve(32 * MemoryLayout<RangeHold>.stride)!
       .bindMemory(to: RangeHold.self, capacity: 32)
-    lock = RangeLock(configuration: .init(granuleShift: Keys.granuleShift))
+    lock = RangeLock(
+      configuration: .init(
+        granuleShift: Keys.granuleShift, usesWholeLockMode: program.subject == .lock))
     semaphore = rx_reserve(MemoryLayout<ReadWriteSemaphore>.size)!
       .bindMemory(to: ReadWriteSemaphore.self, capacity: 1)
     semaphore.initialize(to: ReadWriteSemaphore())
@@ -65,7 +68,7 @@ final class ProgramRun {
   func end() {
     checker.finish()
     switch program.subject {
-    case .rangeLock:
+    case .lock, .directory:
       if !Inspection.isEmpty(lock) { rx_fail("leftover: the lock is not empty at the end") }
       if lock.holdCount + lock.waiterCount != 0 { rx_fail("leftover: requests at the end") }
       let blocks = Inspection.blocksInUse
@@ -85,7 +88,7 @@ final class ProgramRun {
     case .lock, .tryLock, .lockWithin:
       checker.begins(step, thread: thread)
       let isGranted =
-        program.subject == .rangeLock ? acquire(step) : acquireSemaphore(step)
+        program.subject == .semaphore ? acquireSemaphore(step) : acquire(step)
       if isGranted {
         checker.granted(step.request)
         rx_touch(step.keys, step.isWrite)
@@ -94,32 +97,35 @@ final class ProgramRun {
       }
     case .downgrade:
       guard checker.records[step.request].state == .holding else { return }
-      // From the call on readers may enter.
-      checker.downgraded(step.request)
-      if program.subject == .rangeLock {
-        holds[step.request].downgrade()
-      } else {
+      checker.downgrades(step.request)
+      if program.subject == .semaphore {
         semaphore.pointee.downgrade()
+      } else {
+        holds[step.request].downgrade()
       }
+      checker.downgraded(step.request)
       rx_touch(checker.records[step.request].keys, false)
     case .release:
       guard checker.records[step.request].state == .holding else { return }
       checker.ends(step.request, .releasing)
-      if program.subject == .rangeLock {
-        (holds + step.request).move().release()
+      if program.subject == .semaphore {
+        semaphore.pointee.unlock(checker.records[step.request].isWrite ? .write : .read)
+      } else {
+        let hold = (holds + step.request).move()
         // What is gone is no part of a state.
         UnsafeMutableRawPointer(holds + step.request)
           .initializeMemory(as: UInt8.self, repeating: 0, count: MemoryLayout<RangeHold>.size)
-      } else {
-        semaphore.pointee.unlock(checker.records[step.request].isWrite ? .write : .read)
+        hold.release()
       }
       checker.ends(step.request, .ended)
+    case .enterWhole: Inspection.enterWhole(lock)
     }
   }
 
   /// The range, by the initialiser that a user would take.
   private func range(_ step: Step) -> KeyRange {
-    step.lastKey == 7
+    if step.firstKey == 7 { return KeyRange(first: .max, last: .max) }
+    return step.lastKey == 7
       ? KeyRange(Keys.first(step.firstKey)...)
       : KeyRange(Keys.first(step.firstKey)..<Keys.last(step.lastKey) + 1)
   }

@@ -24,6 +24,10 @@
 /// Words of `rx_tls`.
 #define RX_TLS_WORDS 16u
 
+/// A wait with this deadline or a later one is a sleeper that looks again by itself after a while: it expires only
+/// when nobody else can run. Deadlines of programs are earlier.
+#define RX_SECOND_LOOK 100000u
+
 /// A memory order, as bits.
 enum { RX_RELAXED = 0, RX_ACQUIRES = 1, RX_RELEASES = 2, RX_SEQUENTIAL = 4 };
 
@@ -56,6 +60,8 @@ typedef struct {
   uint32_t spurious;
   /// A sleeper with a deadline whom nobody will wake is no failure.
   bool deadlines_rescue;
+  /// A protocol may miss a wake-up, and sleepers look again by themselves: see RX_SECOND_LOOK.
+  bool second_looks_rescue;
   /// The exploration ends after so many executions; 0 = never.
   uint64_t execution_limit;
   /// An execution with more operations is a livelock.
