@@ -295,7 +295,6 @@ int32_t rx_futex_wait(uint32_t *word, uint32_t expected, uint64_t deadline) {
   me->futex = address;
   me->ticket = ++w->tickets;
   me->deadline = deadline;
-  me->timed_out = false;
   me->state = RX_SLEEPING;
   rx_schedule(w, (int)self);
   tick(w, self);

@@ -96,7 +96,7 @@ static void decide(rx_world *w, int self) {
       t->pending = (rx_pending){.op = RX_OP_WOKEN};
       t->result = kind == RX_TIMEOUT ? -ETIMEDOUT : 0;
       if (kind == RX_TIMEOUT) {
-        t->timed_out = true;
+        t->timed_out = t->timed_out || t->deadline < RX_SECOND_LOOK;
         rx_clock_passes(w, thread, t->deadline);
       } else {
         w->spurious_used++;
@@ -326,6 +326,11 @@ bool rx_knows(uint32_t other, uint32_t epoch) {
 }
 
 bool rx_timed_out(uint32_t thread) { return rx_here != NULL && rx_here->threads[thread].timed_out; }
+
+void rx_begin_request(void) {
+  rx_world *w = rx_inside();
+  if (w != NULL) w->threads[w->running].timed_out = false;
+}
 
 void rx_note(const char *text) {
   rx_world *w = rx_inside();

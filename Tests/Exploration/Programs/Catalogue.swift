@@ -128,15 +128,19 @@ extension ExploredProgram {
     if threadCount > 2 {
       return [
         ExplorationBounds(.sequential, preemptions: 2, executions: executions),
-        ExplorationBounds(.storeBuffers, preemptions: 1, executions: executions),
-        ExplorationBounds(.sequential, memory: .pasts, preemptions: 1, executions: executions),
+        ExplorationBounds(.storeBuffers, preemptions: 2, executions: executions),
+        ExplorationBounds(.sequential, memory: .pasts, preemptions: 1),
+        ExplorationBounds(.sequential, preemptions: 1, spuriousWakeUps: 1),
       ]
     }
     return [
       ExplorationBounds(.sequential, preemptions: nil, executions: executions),
-      ExplorationBounds(.storeBuffers, preemptions: 3, executions: executions),
-      ExplorationBounds(.sequential, memory: .pasts, preemptions: 2, executions: executions),
-      ExplorationBounds(.sequential, preemptions: 2, spuriousWakeUps: 1, executions: executions),
+      ExplorationBounds(.storeBuffers, preemptions: nil, executions: executions),
+      // All of it, should the two have met their limit.
+      ExplorationBounds(.sequential, preemptions: 3),
+      ExplorationBounds(.storeBuffers, preemptions: 3),
+      ExplorationBounds(.sequential, memory: .pasts, preemptions: 2),
+      ExplorationBounds(.sequential, preemptions: 2, spuriousWakeUps: 1),
     ]
   }
 }

@@ -56,6 +56,7 @@ struct Checker {
 
   func begins(_ step: Step, thread: UInt32) {
     let me = step.request
+    rx_begin_request()
     records[me] = RequestRecord(
       state: .asking, isWrite: step.isWrite, isTry: step.verb == .tryLock, thread: thread,
       keys: step.keys)

@@ -140,7 +140,9 @@ void rx_touch(uint32_t keys, bool write);
 uint32_t rx_epoch(uint32_t thread);
 /// Whether the first `epoch` operations of `other` happen before what the running thread does next.
 bool rx_knows(uint32_t other, uint32_t epoch);
-/// Whether the deadline of the thread's latest wait expired.
+/// The running thread makes a new request: what expired before does not count.
+void rx_begin_request(void);
+/// Whether a deadline of the thread's request expired.
 bool rx_timed_out(uint32_t thread);
 /// The program's own code tells what it checks that something happened.
 void rx_event(uint32_t code);
