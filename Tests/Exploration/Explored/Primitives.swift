@@ -3,6 +3,7 @@
 // What the explored copy of the lock calls in the place of CRangeland and of the standard library's traps.
 //
 // Declarations of the module hide imported ones of the same name (see Atomic.swift).
+// swift-format-ignore-file: AlwaysUseLowerCamelCase
 
 import CExplorer
 
