@@ -131,7 +131,7 @@ extension LockTests {
         print("switches: \(state.pointee.entered) in, \(state.pointee.left) out")
         #expect(state.pointee.entered > 10)
       }
-      #expect(NodePool.shared.blocksInUse == before)
+      #expect(noBlockIsMissing(before))
     }
   }
 }

@@ -63,7 +63,8 @@ extension Directory {
     homes.lock(adding: 1)
     // Clears the facts that the entry makes untrue.
     _ = occupiedCoarser(level, entry.range)
-    entry.initialize(entry.range, entry.pointer.pointee.mode, token: 0)
+    // Range and mode stay untouched: the holder may be reading them.
+    entry.pointer.pointee.state.store(0, ordering: .relaxed)
     entry.tail.pointee.extra = adoptedExtra
     publish(entry, level, homes)
     homes.unlock(removing: 0)
@@ -72,7 +73,7 @@ extension Directory {
   /// Sets the level's bit before its first entry. Sequentially consistent: pairs with the look at
   /// `levelsInUse` that every request makes after it has raised its counts.
   @inline(__always)
-  private func markInUse(_ level: Int) {
+  func markInUse(_ level: Int) {
     let bit = UInt64(1) &<< UInt64(level)
     if header.pointee.levelsInUse.load(ordering: .relaxed) & bit == 0 {
       header.pointee.levelsInUse.bitwiseOr(bit, ordering: .sequentiallyConsistent)
@@ -115,24 +116,26 @@ extension Directory {
 
   /// Links the entry into the latched home shards.
   @inline(__always)
-  private func publish(_ entry: EntryRef, _ level: Int, _ homes: Homes) {
-    entry.pointer.pointee.stamp = Entry.linkedStamp
-    entry.pointer.pointee.level = UInt8(truncatingIfNeeded: level)
-    entry.pointer.pointee.homeCount = 1
+  func publish(_ entry: EntryRef, _ level: Int, _ homes: Homes) {
+    link(entry, level, homes)
+    homes.visitAll { $0.checkInvariants(pending: 0) }
+  }
+
+  /// `publish` without a look at the counts.
+  @inline(__always)
+  func link(_ entry: EntryRef, _ level: Int, _ homes: Homes) {
+    entry.pointer.pointee.thread = UInt16(truncatingIfNeeded: rl_thread_index() &+ 1)
+    entry.pointer.pointee.shape = UInt8(truncatingIfNeeded: level &<< 2) | homes.count
     if homes.upper == nil { entry.tail.pointee.extra = homes.lower.raw }
     homes.lower.tree.pointee.insert(entry.link0, entry)
-    homes.lower.checkInvariants(pending: 0)
     if let upper = homes.upper { publishMore(entry, homes, upper) }
   }
 
   @inline(never)
-  private func publishMore(_ entry: EntryRef, _ homes: Homes, _ upper: ShardRef) {
-    entry.pointer.pointee.homeCount = homes.count
+  func publishMore(_ entry: EntryRef, _ homes: Homes, _ upper: ShardRef) {
     upper.tree.pointee.insert(entry.link1, entry)
-    upper.checkInvariants(pending: 0)
     if let middle = homes.middle {
       middle.tree.pointee.insert(entry.link2, entry)
-      middle.checkInvariants(pending: 0)
     }
   }
 
@@ -146,6 +149,7 @@ extension Directory {
     _ range: KeyRange, _ mode: LockMode, _ entry: EntryRef, mayWait: Bool
   ) -> Outcome {
     let level = level(of: range)
+    markInUse(level)
     let homes = homes(level, range)
     let extra = homes.middle == nil ? nil : pool.take()
     if homes.middle != nil, extra == nil { return .noMemory }
@@ -195,7 +199,7 @@ extension Directory {
 
   /// Clears the facts above the range and returns the coarser levels, as bits, that have entries there.
   /// Needs the own latches for a decision; without them it is a hint.
-  private func occupiedCoarser(_ level: Int, _ range: KeyRange) -> UInt64 {
+  func occupiedCoarser(_ level: Int, _ range: KeyRange) -> UInt64 {
     // Pairs with `markInUse`.
     let inUse = header.pointee.levelsInUse.load(ordering: .sequentiallyConsistent)
     var occupied: UInt64 = 0
@@ -207,7 +211,7 @@ extension Directory {
     return occupied
   }
 
-  private func lockCoarser(_ levels: UInt64, _ range: KeyRange) {
+  func lockCoarser(_ levels: UInt64, _ range: KeyRange) {
     var rest = levels
     while rest != 0 {
       let level = 63 - rest.leadingZeroBitCount
@@ -216,7 +220,7 @@ extension Directory {
     }
   }
 
-  private func unlockCoarser(_ levels: UInt64, _ range: KeyRange) {
+  func unlockCoarser(_ levels: UInt64, _ range: KeyRange) {
     var rest = levels
     while rest != 0 {
       let level = rest.trailingZeroBitCount
@@ -225,7 +229,7 @@ extension Directory {
     }
   }
 
-  private func examineCoarser(
+  func examineCoarser(
     _ levels: UInt64, _ range: KeyRange, _ examination: inout Examination
   ) {
     var rest = levels
@@ -236,14 +240,14 @@ extension Directory {
     }
   }
 
-  private func examine(_ homes: Homes, _ examination: inout Examination) {
+  func examine(_ homes: Homes, _ examination: inout Examination) {
     examination.examine(homes.lower, pool)
     if let middle = homes.middle { examination.examine(middle, pool) }
     if let upper = homes.upper { examination.examine(upper, pool) }
   }
 
   /// Looks at the entries of finer levels, granule by granule, and records facts. Needs the own latches.
-  private func examineFiner(_ level: Int, _ homes: Homes, _ examination: inout Examination) {
+  func examineFiner(_ level: Int, _ homes: Homes, _ examination: inout Examination) {
     for granule in homes.firstGranule...homes.lastGranule {
       examineBelow(level, granule, &examination)
     }
@@ -324,6 +328,8 @@ private struct ShardSet {
 struct Examination {
   let entry: EntryRef
   let mayWait: Bool
+  /// Whether `entry` is a reader that holds, and wants to be a writer.
+  var isUpgrade = false
   /// While finer levels are scanned: the granule that the scan is about.
   var watched = KeyRange.all
   /// Whether an entry overlapped the watched granule, conflicting or not.
@@ -352,6 +358,10 @@ struct Examination {
     // A copy, because the closure may not change `self` beside its other uses.
     var outcome = outcome
     shard.tree.pointee.forEach(overlapping: entry.range) { other in
+      if isUpgrade {
+        outcome = examineForUpgrade(other, outcome, pool)
+        return outcome != .refused && outcome != .noMemory
+      }
       if !other.pointer.pointee.mode.conflicts(with: mode) { return true }
       // A cancelled waiter will never hold. It sets the flag before it unlinks; missing it is harmless.
       if other.pointer.pointee.state.load(ordering: .relaxed) & Entry.cancelled != 0 { return true }
@@ -368,5 +378,28 @@ struct Examination {
       return true
     }
     self.outcome = outcome
+  }
+
+  /// Looks at one overlapping entry for a reader that becomes a writer; returns the new outcome.
+  private func examineForUpgrade(
+    _ other: EntryRef, _ outcome: Outcome, _ pool: NodePool
+  ) -> Outcome {
+    if other == entry { return outcome }
+    let isUpgrading =
+      other.pointer.pointee.state.load(ordering: .relaxed) & Entry.upgrading != 0
+    if !isUpgrading {
+      // A writer that does not hold waits behind us: it came later, or we would have waited for it.
+      if other.pointer.pointee.mode == .write { return outcome }
+      switch entry.holdBack(other, pool) {
+      case true?: return outcome
+      case nil: return .noMemory
+      case false?: break
+      }
+    }
+    // A reader that holds.
+    if !mayWait { return .refused }
+    guard let block = pool.take() else { return .noMemory }
+    other.addDependent(entry, block)
+    return .queued
   }
 }

@@ -25,9 +25,9 @@ extension Directory {
           // An entry with several homes counts at its first.
           if homes(level, entry.range).lower != shard { return true }
           let state = entry.pointer.pointee.state.load(ordering: .relaxed)
-          if state & Entry.countMask == 0 {
-            holders += 1
-          } else if state & Entry.cancelled == 0 {
+          if state & Entry.countMask == 0 || state & Entry.upgrading != 0 { holders += 1 }
+          if state & Entry.countMask == 0 { return true }
+          if state & Entry.cancelled == 0 {
             waiters += 1
           }
           return true

@@ -34,9 +34,9 @@ extension Directory {
       || header.pointee.levelsInUse.load(ordering: .sequentiallyConsistent) != 1
     {
       shard.tree.pointee.removeLast()
-      return acquireNarrowLatched(range, mode, entry, shard)
+      return acquireNarrowLatched(range, mode, entry, shard, cache)
     }
-    entry.initializeNarrow(range, mode, shard)
+    entry.initializeNarrow(range, mode, shard, thread(cache))
     shard.tree.pointee.insertFirst(entry.link0, entry, last: range.last, mode)
     shard.checkInvariants(pending: 0)
     if shard.unlockHasSleepers(removing: 0) { return wake(shard, entry) }
@@ -52,13 +52,14 @@ extension Directory {
     let entry = EntryRef(block)
     cache.pointee.head = block.load(as: UnsafeMutableRawPointer?.self)
     cache.pointee.countTakeForRequest()
-    return acquireNarrowLatched(range, mode, entry, shard)
+    return acquireNarrowLatched(range, mode, entry, shard, cache)
   }
 
   /// Goes on where other levels are in use or the shard is not empty. Needs the latch; the count is raised.
   @inline(never)
   private func acquireNarrowLatched(
-    _ range: KeyRange, _ mode: LockMode, _ entry: EntryRef, _ shard: ShardRef
+    _ range: KeyRange, _ mode: LockMode, _ entry: EntryRef, _ shard: ShardRef,
+    _ cache: UnsafeMutablePointer<NodeCache>
   ) -> EntryRef? {
     // Pairs with the changes of mode, then with `markInUse`.
     if !isInDirectoryTime { return giveUpNarrow(entry, shard) }
@@ -80,11 +81,18 @@ extension Directory {
       level &+= 1
     }
     if shard.tree.pointee.hasConflict(range, mode) { return giveUpNarrow(entry, shard) }
-    entry.initializeNarrow(range, mode, shard)
+    entry.initializeNarrow(range, mode, shard, thread(cache))
     shard.tree.pointee.insert(entry.link0, entry)
     shard.checkInvariants(pending: 0)
     if shard.unlockHasSleepers(removing: 0) { return wake(shard, entry) }
     return entry
+  }
+
+  /// Index + 1 of the thread that a cache belongs to.
+  @inline(__always)
+  private func thread(_ cache: UnsafeMutablePointer<NodeCache>) -> UInt16 {
+    let offset = UnsafeRawPointer(cache) - UnsafeRawPointer(pool.caches)
+    return UInt16(truncatingIfNeeded: offset / nodeStride) &+ 1
   }
 
   @inline(never)
@@ -105,7 +113,7 @@ extension Directory {
   func releaseFromDirectory(_ entry: EntryRef, _ cache: UnsafeMutablePointer<NodeCache>) {
     // Acquires what the thread wrote that took our entry over, if one did.
     if header.pointee.word.load(ordering: .acquiring) != WholeWord.directory
-      || entry.pointer.pointee.homeCount != 1
+      || entry.pointer.pointee.shape & 3 != 1
     {
       return releaseGeneral(entry)
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Giving a range back, whole or half (downgrade), and taking a request back (cancel).
+// Giving a range back, and taking a request back (cancel).
 //
 // Guarantee: whoever waited only for this entry is granted, and nobody else is woken; a cancelled request
 // leaves nothing behind and never holds.
@@ -25,7 +25,7 @@ extension Directory {
   /// Takes the entry out of its home shards.
   @inline(__always)
   private func unlink(_ entry: EntryRef) {
-    let homes = homes(Int(entry.pointer.pointee.level), entry.range)
+    let homes = homes(entry.pointer.pointee.level, entry.range)
     unlink(entry.link0, homes.lower)
     if let upper = homes.upper { unlinkMore(entry, homes, upper) }
     entry.checkAndClearStamp()
@@ -49,29 +49,6 @@ extension Directory {
     shard.unlock(removing: 1)
   }
 
-  /// Makes a granted writer a reader; readers that wait for nobody else enter.
-  func downgrade(_ entry: EntryRef) {
-    guard entry.pointer.pointee.mode == .write else { return }
-    if changeInWholeMode(entry, { $0.pointer.pointee.mode = .read }) { return }
-    // All home latches at once: nobody sees a writer in one shard and a reader in the other.
-    let homes = homes(Int(entry.pointer.pointee.level), entry.range)
-    homes.lock(adding: 0)
-    entry.pointer.pointee.mode = .read
-    refresh(entry, homes)
-    homes.unlock(removing: 0)
-    // From here on only writers queue behind us.
-    if entry.tail.pointee.dependents.load(ordering: .relaxed) != nil {
-      entry.dropReadingDependents(pool)
-    }
-  }
-
-  /// Makes the trees' summaries right after the entry's mode changed. Needs the home latches.
-  private func refresh(_ entry: EntryRef, _ homes: Homes) {
-    homes.lower.tree.pointee.refresh(entry.link0)
-    if let upper = homes.upper { upper.tree.pointee.refresh(entry.link1) }
-    if let middle = homes.middle { middle.tree.pointee.refresh(entry.link2) }
-  }
-
   /// Takes back a request that has not been granted; false if the grant came first.
   func cancel(_ entry: EntryRef) -> Bool {
     var old = entry.pointer.pointee.state.load(ordering: .acquiring)
@@ -85,7 +62,7 @@ extension Directory {
       if result.exchanged { break }
       old = result.original
     }
-    if entry.pointer.pointee.homeCount != 0 {
+    if entry.pointer.pointee.shape != 0 {
       unlink(entry)
       entry.dropDependents(pool)
     }

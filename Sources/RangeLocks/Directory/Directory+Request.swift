@@ -36,6 +36,16 @@ extension Directory {
     }
   }
 
+  /// Asks for `range` without waiting for the grant; the outcomes are those of `acquireSlow`, never `.moved`.
+  func ask(_ range: KeyRange, _ mode: LockMode, _ entry: EntryRef) -> Outcome {
+    countRequest()
+    while true {
+      if settle(range, mode, entry) { return .granted }
+      let outcome = acquireSlow(range, mode, entry, mayWait: true)
+      if outcome != .moved { return outcome }
+    }
+  }
+
   /// Publishes and waits; false when the deadline passed, and then `entry` is no longer ours.
   @inline(never)
   private func acquireWaiting(

@@ -31,7 +31,8 @@ struct DirectoryHeader: ~Copyable {
 
 /// The handle of a directory.
 @usableFromInline
-struct Directory {
+struct Directory: @unchecked Sendable {
+  // Sendable: an immutable address; what is there is atomic or latched.
   @usableFromInline let raw: UnsafeMutableRawPointer
 
   static let shardBits = 7
@@ -193,6 +194,23 @@ struct Homes {
       if let middle { middle.unlock(removing: removing) }
     }
     lower.unlock(removing: removing)
+  }
+
+  /// Unlatches; the closure says what goes from each shard's count.
+  func unlock(removing: (ShardRef) -> UInt32) {
+    if let upper { upper.unlock(removing: removing(upper)) }
+    if let middle { middle.unlock(removing: removing(middle)) }
+    lower.unlock(removing: removing(lower))
+  }
+
+  func contains(_ shard: ShardRef) -> Bool { shard == lower || shard == middle || shard == upper }
+
+  /// Calls `body` for each shard, in latching order.
+  @inline(__always)
+  func visitAll(_ body: (ShardRef) -> Void) {
+    body(lower)
+    if let middle { body(middle) }
+    if let upper { body(upper) }
   }
 
   /// Whether a shard has entries, or is about to. See `ShardRef.count` for the order.

@@ -9,10 +9,11 @@
 // home writes the first line and one word of the second.
 //
 // Layout of a block:
-//      0  first, last, state, mode, homeCount, level, stamp            Entry
+//      0  first, last, state, mode, shape, thread                      Entry
 //     24  link of the first home                                       EntryLink
 //     64  dependents, extra                                            EntryTail
 //     80  link of the second home                                      EntryLink
+//    120  the continuation of a waiting task, else since when the request holds or waits
 // and of the second block:
 //      0  link of the third home                                       EntryLink
 
@@ -22,8 +23,8 @@ import Synchronization
 /// A request in the directory.
 ///
 /// `first` and `last` are set before the entry is linked, and change only under the latches of all home shards
-/// (shrink). `mode` changes under them too (downgrade) and is read under any of them. `homeCount` and `level` are
-/// the owner's.
+/// (shrink). `mode` changes under them too (downgrade, upgrade) and is read under any of them. `shape` and `thread`
+/// are set before it is linked.
 @usableFromInline
 struct Entry: ~Copyable {
   @usableFromInline var first: UInt64
@@ -32,17 +33,28 @@ struct Entry: ~Copyable {
   /// zero is granted. Also the futex word. Drops release to the waiter's acquiring loads.
   let state: Atomic<UInt32>
   @usableFromInline var mode: LockMode
-  var homeCount: UInt8
-  var level: UInt8
-  /// `linkedStamp` while the entry is in a shard: checked builds trap on a second release.
-  var stamp: UInt8
+  /// The level, and in the low two bits the number of home shards.
+  var shape: UInt8
+  /// Index + 1 of the thread that asked; 0 in checked builds while the entry is in no shard, so that they trap on
+  /// a second release.
+  var thread: UInt16
+
+  var level: Int { Int(shape) &>> 2 }
 
   /// Flags of `state` above the count.
+  ///
+  /// It holds as a reader and waits to hold as a writer.
+  static let upgrading: UInt32 = 1 << 27
+  /// A thread sleeps on the word.
   static let parked: UInt32 = 1 << 28
+  /// It has given up; the drop to zero recycles it.
   static let cancelled: UInt32 = 1 << 29
-  static let countMask: UInt32 = parked - 1
-
-  static let linkedStamp: UInt8 = 0xCC
+  /// A task waits, with a continuation at `continuationOffset`, not a thread.
+  static let suspended: UInt32 = 1 << 30
+  /// The task was cancelled before it was suspended.
+  static let cancelRequested: UInt32 = 1 << 31
+  static let continuationOffset = 120
+  static let countMask: UInt32 = upgrading - 1
 }
 
 /// The second line of an entry's block.
@@ -62,7 +74,8 @@ struct Edge {
 
 /// The handle of an entry. Who may use it when is said at `Entry`.
 @usableFromInline
-struct EntryRef: Equatable {
+struct EntryRef: Equatable, @unchecked Sendable {
+  // Sendable: an address; the entry has its own rules.
   @usableFromInline let raw: UnsafeMutableRawPointer
 
   @inlinable @inline(__always)
@@ -90,6 +103,21 @@ struct EntryRef: Equatable {
     tail.pointee.extra.unsafelyUnwrapped.assumingMemoryBound(to: EntryLink.self)
   }
 
+  /// Whether nothing is in front of the entry any more. Acquires the sections of all blockers.
+  var isGranted: Bool { pointer.pointee.state.load(ordering: .acquiring) & Entry.countMask == 0 }
+
+  /// Where a suspended task's continuation is.
+  var continuation: UnsafeMutablePointer<UnsafeContinuation<Bool, Never>> {
+    (raw + Entry.continuationOffset).assumingMemoryBound(to: UnsafeContinuation<Bool, Never>.self)
+  }
+
+  /// Needs all home latches, or an entry that nobody else can see.
+  @inline(__always)
+  func setRange(_ range: KeyRange) {
+    pointer.pointee.first = range.first
+    pointer.pointee.last = range.last
+  }
+
   @inline(__always)
   var range: KeyRange {
     KeyRange(uncheckedFirst: pointer.pointee.first, last: pointer.pointee.last)
@@ -101,7 +129,9 @@ struct EntryRef: Equatable {
 
   /// Fills a fresh block of a granted request with one home of level 0.
   @inline(__always)
-  func initializeNarrow(_ range: KeyRange, _ mode: LockMode, _ shard: ShardRef) {
+  func initializeNarrow(
+    _ range: KeyRange, _ mode: LockMode, _ shard: ShardRef, _ thread: UInt16
+  ) {
     #if RANGELAND_CHECKS
       precondition(tail.pointee.dependents.load(ordering: .relaxed) == nil)
     #endif
@@ -109,9 +139,8 @@ struct EntryRef: Equatable {
     pointer.pointee.last = range.last
     pointer.pointee.state.store(0, ordering: .relaxed)
     pointer.pointee.mode = mode
-    pointer.pointee.homeCount = 1
-    pointer.pointee.level = 0
-    pointer.pointee.stamp = Entry.linkedStamp
+    pointer.pointee.shape = 1
+    pointer.pointee.thread = thread
     tail.pointee.extra = shard.raw
   }
 
@@ -120,9 +149,8 @@ struct EntryRef: Equatable {
   func checkAndClearStamp() {
     #if RANGELAND_CHECKS
       precondition(
-        pointer.pointee.stamp == Entry.linkedStamp,
-        "RangeLock: released twice, or after the lock was destroyed")
-      pointer.pointee.stamp = 0
+        pointer.pointee.thread != 0, "RangeLock: released twice, or after the lock was destroyed")
+      pointer.pointee.thread = 0
     #endif
   }
 
@@ -132,7 +160,7 @@ struct EntryRef: Equatable {
     pointer.pointee.first = range.first
     pointer.pointee.last = range.last
     pointer.pointee.mode = mode
-    pointer.pointee.homeCount = 0
+    pointer.pointee.shape = 0
     pointer.pointee.state.store(token, ordering: .relaxed)
   }
 
@@ -175,20 +203,45 @@ extension EntryRef {
     }
   }
 
-  /// Lets go the readers that wait behind self, which became a reader; writers go on waiting.
-  func dropReadingDependents(_ pool: NodePool) {
+  /// Lets go those that wait behind self and no longer conflict with it: self changed its mode or its range.
+  func dropUnblockedDependents(_ pool: NodePool) {
+    let range = range
+    let mode = pointer.pointee.mode
     // Acquires the pushed edges. Only the owner takes, so what is put back is not lost.
     var next = tail.pointee.dependents.exchange(nil, ordering: .acquiring)
     while let edge = next {
       next = edge.pointee.next
       let waiter = edge.pointee.waiter
-      if waiter.pointer.pointee.mode == .read {
+      if waiter.range.overlaps(range), waiter.pointer.pointee.mode.conflicts(with: mode) {
+        push(edge, waiter)
+      } else {
         pool.give(UnsafeMutableRawPointer(edge))
         waiter.drop(pool)
-      } else {
-        push(edge, waiter)
       }
     }
+  }
+
+  /// Puts `waiter` behind self unless it has been granted; true if it waits, or has given up.
+  ///
+  /// Nil when there is no memory for the edge. Needs the latch of a shard in which `waiter` is linked.
+  func holdBack(_ waiter: EntryRef, _ pool: NodePool) -> Bool? {
+    var old = waiter.pointer.pointee.state.load(ordering: .relaxed)
+    if old & Entry.cancelled != 0 { return true }
+    if old & Entry.countMask == 0 { return false }
+    guard let block = pool.take() else { return nil }
+    while true {
+      if old & Entry.countMask == 0 {
+        pool.give(block)
+        return false
+      }
+      // From a count that is not zero: the grant cannot have come.
+      let result = waiter.pointer.pointee.state.compareExchange(
+        expected: old, desired: old + 1, ordering: .relaxed)
+      if result.exchanged { break }
+      old = result.original
+    }
+    push(block.bindMemory(to: Edge.self, capacity: 1), waiter)
+    return true
   }
 
   /// Takes one off self's count; the drop that reaches zero grants and wakes, or recycles a cancelled entry.
@@ -198,6 +251,9 @@ extension EntryRef {
     if old & Entry.countMask != 1 { return }
     if old & Entry.cancelled != 0 {
       pool.give(raw)
+    } else if old & Entry.suspended != 0 {
+      // The task does not go on, nor the entry away, before it is resumed.
+      continuation.pointee.resume(returning: true)
     } else if old & Entry.parked != 0 {
       // From the drop on the entry may be released and recycled: only its address is used. A block is
       // never unmapped, and a waiter that is woken for nothing looks again.

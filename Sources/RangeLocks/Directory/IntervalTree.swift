@@ -5,7 +5,7 @@
 // Guarantee: an overlap is found, an entry added or removed in a number of steps that grows with the logarithm of
 // the number of entries. Equal first keys are allowed.
 // Mechanism: a height-balanced binary tree through the entries' own links; each node knows the greatest last
-// key and whether there is a writer in its subtree.
+// key, and whether there is an entry in its subtree that is no plain reader.
 // Cost: 40 bytes in the entry; no allocation.
 // Source: Adelson-Velsky, Landis (1962); Cormen et al., "Introduction to Algorithms", interval trees.
 
@@ -16,11 +16,12 @@ struct EntryLink {
   var parent: UnsafeMutablePointer<EntryLink>?
   /// The greatest last key of the subtree.
   var greatest: UInt64
-  /// The entry's address; in its low bits the height of the subtree, and whether a writer is in it.
+  /// The entry's address; in its low bits the height of the subtree, and whether an entry in it is no
+  /// plain reader.
   var tag: UInt
 
   static let heightMask: UInt = 63
-  static let writerBit: UInt = 64
+  static let exclusiveBit: UInt = 64
   static let summaryMask: UInt = 127
 }
 
@@ -38,7 +39,7 @@ extension UnsafeMutablePointer where Pointee == EntryLink {
   /// The subtree's summary without its children.
   @inline(__always)
   fileprivate static func ownSummary(_ entry: EntryRef) -> UInt {
-    entry.pointer.pointee.mode == .write ? EntryLink.writerBit : 0
+    entry.pointer.pointee.mode != .read ? EntryLink.exclusiveBit : 0
   }
 
   /// Computes height and summaries from the children's.
@@ -50,12 +51,12 @@ extension UnsafeMutablePointer where Pointee == EntryLink {
     var height: UInt = 0
     if let left = pointee.left {
       greatest = Swift.max(greatest, left.pointee.greatest)
-      summary |= left.pointee.tag & EntryLink.writerBit
+      summary |= left.pointee.tag & EntryLink.exclusiveBit
       height = left.height
     }
     if let right = pointee.right {
       greatest = Swift.max(greatest, right.pointee.greatest)
-      summary |= right.pointee.tag & EntryLink.writerBit
+      summary |= right.pointee.tag & EntryLink.exclusiveBit
       height = Swift.max(height, right.height)
     }
     pointee.greatest = greatest
@@ -101,23 +102,24 @@ struct IntervalTree {
   func hasConflict(_ range: KeyRange, _ mode: LockMode) -> Bool {
     guard let root else { return false }
     if mode == .write { return overlaps(range) }
-    return root.pointee.tag & EntryLink.writerBit != 0 && Self.overlapsWriter(root, range)
+    return root.pointee.tag & EntryLink.exclusiveBit != 0
+      && Self.overlapsConflict(root, range, mode)
   }
 
   @inline(never)
-  private static func overlapsWriter(
-    _ node: UnsafeMutablePointer<EntryLink>, _ range: KeyRange
+  private static func overlapsConflict(
+    _ node: UnsafeMutablePointer<EntryLink>, _ range: KeyRange, _ mode: LockMode
   ) -> Bool {
-    if node.pointee.greatest < range.first || node.pointee.tag & EntryLink.writerBit == 0 {
+    if node.pointee.greatest < range.first || node.pointee.tag & EntryLink.exclusiveBit == 0 {
       return false
     }
-    if let left = node.pointee.left, overlapsWriter(left, range) { return true }
+    if let left = node.pointee.left, overlapsConflict(left, range, mode) { return true }
     let entry = node.entry
     if entry.pointer.pointee.first > range.last { return false }
-    if entry.pointer.pointee.mode == .write, entry.pointer.pointee.last >= range.first {
+    if entry.pointer.pointee.mode.conflicts(with: mode), entry.pointer.pointee.last >= range.first {
       return true
     }
-    if let right = node.pointee.right { return overlapsWriter(right, range) }
+    if let right = node.pointee.right { return overlapsConflict(right, range, mode) }
     return false
   }
 
@@ -154,7 +156,7 @@ struct IntervalTree {
     link.initialize(
       to: EntryLink(
         left: nil, right: nil, parent: nil, greatest: last,
-        tag: UInt(bitPattern: entry.raw) | UInt(mode.rawValue) &* EntryLink.writerBit | 1))
+        tag: UInt(bitPattern: entry.raw) | (mode == .read ? 0 : EntryLink.exclusiveBit) | 1))
     root = link
   }
 
@@ -348,9 +350,9 @@ struct IntervalTree {
     precondition(greatest == expected, "IntervalTree: the greatest last key is wrong")
     let writer =
       UnsafeMutablePointer<EntryLink>.ownSummary(node.entry)
-      | (left?.pointee.tag ?? 0) & EntryLink.writerBit
-      | (right?.pointee.tag ?? 0) & EntryLink.writerBit
-    precondition(tag & EntryLink.writerBit == writer, "IntervalTree: the writer bit is wrong")
+      | (left?.pointee.tag ?? 0) & EntryLink.exclusiveBit
+      | (right?.pointee.tag ?? 0) & EntryLink.exclusiveBit
+    precondition(tag & EntryLink.exclusiveBit == writer, "IntervalTree: the exclusive bit is wrong")
     return count
   }
 }

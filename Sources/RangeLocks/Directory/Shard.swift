@@ -187,7 +187,7 @@ extension ShardRef {
       precondition(count == expected, "Shard: the count is \(expected), the tree has \(count)")
       tree.pointee.forEach(overlapping: .all) { entry in
         precondition(
-          entry.pointer.pointee.stamp == Entry.linkedStamp, "Shard: a recycled entry is linked")
+          entry.pointer.pointee.thread != 0, "Shard: a recycled entry is linked")
         precondition(
           entry.pointer.pointee.first <= entry.pointer.pointee.last,
           "Shard: an empty range is linked")

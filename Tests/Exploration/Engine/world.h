@@ -160,6 +160,11 @@ void rx_log(rx_world *w, unsigned thread, const char *format, ...) __attribute__
 // ---- search.c -----------------------------------------------------------------------------------
 /// The next choice; -1 when the execution is over, failed or known.
 int rx_pick(rx_world *w);
+
+// ---- dependence.c -------------------------------------------------------------------------------
+bool rx_independent(rx_world *w, uint8_t a, uint8_t b);
+/// Whether what `thread` does next meets a store in the buffer of `other`.
+bool rx_meets(const rx_world *w, unsigned thread, unsigned other);
 /// Whether what the thread does next meets a store in another thread's buffer.
 bool rx_meets_buffers(const rx_world *w, unsigned thread);
 void rx_fail_in(rx_world *w, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -126,6 +126,22 @@ public enum Inspection {
   /// Enters whole-lock mode if nobody is in the directory.
   public static func enterWhole(_ lock: RangeLock) { _ = lock.directory.enterWhole() }
 
+  /// `RangeLock.lock(overAll:)` without its array, which would be allocated; the ranges are in order and disjoint.
+  public static func lockGroup(
+    _ lock: RangeLock, _ pieces: UnsafeBufferPointer<RangeRequest>, deadline: UInt64
+  ) -> UnsafeMutableRawPointer? {
+    lock.directory.acquireGroup(pieces, deadline: deadline)?.raw
+  }
+
+  public static func tryGroup(
+    _ lock: RangeLock, _ pieces: UnsafeBufferPointer<RangeRequest>
+  ) -> UnsafeMutableRawPointer? { lock.directory.tryAcquireGroup(pieces)?.raw }
+
+  public static func releaseGroup(_ lock: RangeLock, _ group: UnsafeMutableRawPointer) {
+    // Its only property; `init` would empty the group.
+    lock.directory.release(unsafeBitCast(group, to: EntryGroup.self))
+  }
+
   /// The semaphore's word: holders and flags.
   public static func word(_ semaphore: UnsafeMutablePointer<ReadWriteSemaphore>) -> UInt32 {
     semaphore.pointee.word.load(ordering: .relaxed)

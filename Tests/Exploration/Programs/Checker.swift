@@ -26,10 +26,13 @@ enum RequestState: UInt8 {
 /// What is known of a request. Plain data.
 struct RequestRecord {
   var state = RequestState.unborn
-  var isWrite = false
+  /// As `LockMode`.
+  var mode: UInt8 = 0
   var isTry = false
-  /// A writer until its downgrade has returned: as such it is reason enough to wait.
-  var isDowngrading = false
+  /// Keys that others may wait for, whatever the mode says, while a change of the hold is under way.
+  var reasonKeys: UInt32 = 0
+  /// The requests, as bits, that were made in the same call: they have one fate.
+  var partners: UInt32 = 0
   var waited = false
   var thread: UInt32 = 0
   var keys: UInt32 = 0
@@ -41,7 +44,7 @@ struct RequestRecord {
   var mustFollow: UInt32 = 0
 
   func conflicts(with other: RequestRecord) -> Bool {
-    keys & other.keys != 0 && (isWrite || other.isWrite)
+    keys & other.keys != 0 && mode + other.mode >= 2
   }
 }
 
@@ -58,16 +61,16 @@ struct Checker {
     let me = step.request
     rx_begin_request()
     records[me] = RequestRecord(
-      state: .asking, isWrite: step.isWrite, isTry: step.verb == .tryLock, thread: thread,
+      state: .asking, mode: step.mode, isTry: step.verb == .tryLock, thread: thread,
       keys: step.keys)
     for other in 0..<count where other != me && records[other].state.isPresent {
       let isReason =
         records[other].conflicts(with: records[me])
-        || records[other].isDowngrading && records[other].keys & step.keys != 0
+        || records[other].reasonKeys & step.keys != 0
       guard isReason else { continue }
       records[me].met |= 1 << UInt32(other)
       records[other].met |= 1 << UInt32(me)
-      if records[other].state == .queued, isStrict || !step.isWrite {
+      if records[other].state == .queued, isStrict || step.mode == 0 {
         records[me].mustFollow |= 1 << UInt32(other)
       }
     }
@@ -100,7 +103,7 @@ struct Checker {
 
   /// Remembers whom the request came after, at the time when its place is decided.
   private func decided(_ me: Int) {
-    guard isStrict || !records[me].isWrite else { return }
+    guard isStrict || records[me].mode == 0 else { return }
     for other in 0..<count where other != me && records[other].state == .queued {
       if records[other].conflicts(with: records[me]),
         rx_knows(records[other].thread, records[other].queuedEpoch)
@@ -110,13 +113,37 @@ struct Checker {
     }
   }
 
-  /// The call begins: from now on readers may enter.
-  func downgrades(_ me: Int) {
-    records[me].isDowngrading = records[me].isWrite
-    records[me].isWrite = false
+  /// A change of the hold begins: what it gives up may be taken from now on.
+  func changes(_ me: Int, mode: UInt8, keys: UInt32) {
+    records[me].reasonKeys = records[me].keys
+    records[me].mode = mode
+    records[me].keys = keys
   }
 
-  func downgraded(_ me: Int) { records[me].isDowngrading = false }
+  func changed(_ me: Int) { records[me].reasonKeys = 0 }
+
+  /// An upgrade begins: from now on others may have to wait.
+  func upgrades(_ me: Int) {
+    records[me].reasonKeys = records[me].keys
+    for other in 0..<count where records[other].state == .asking {
+      if records[other].keys & records[me].keys != 0 { records[other].met |= 1 << UInt32(me) }
+    }
+  }
+
+  func upgraded(_ me: Int) {
+    records[me].mode = 2
+    records[me].reasonKeys = 0
+    for other in 0..<count where other != me && records[other].state == .holding {
+      if records[other].conflicts(with: records[me]) {
+        fail("exclusion: an upgrade is granted beside a conflicting hold", me, other)
+      }
+    }
+  }
+
+  func arePartners(_ one: Int, _ other: Int) {
+    records[one].partners |= 1 << UInt32(other)
+    records[other].partners |= 1 << UInt32(one)
+  }
 
   func ends(_ me: Int, _ state: RequestState) {
     records[me].state = state
@@ -130,7 +157,11 @@ struct Checker {
     guard isStrict else { return }
     for me in 0..<count where records[me].waited || records[me].state == .refused {
       var isJustified = false
-      for other in 0..<count where records[me].met >> UInt32(other) & 1 != 0 {
+      var met = records[me].met
+      for other in 0..<count where records[me].partners >> UInt32(other) & 1 != 0 {
+        met |= records[other].met
+      }
+      for other in 0..<count where met >> UInt32(other) & 1 != 0 {
         if records[other].state != .refused { isJustified = true }
       }
       if !isJustified {

@@ -8,6 +8,10 @@
 //     w3  w2-5  r7     lock keys 3, 2 to 5, 7 for writing or reading, use them, keep the hold
 //     w3?              try to; if that fails, steps that use the hold do nothing
 //     w3!              lock with a deadline that may expire at any time while the thread sleeps
+//     u3               lock for reading with the right to upgrade
+//     w0+r4  w0+r4?    lock several ranges at once
+//     p  p?            upgrade the latest hold, try to
+//     s2               shrink the latest hold to keys 2
 //     d  d0            downgrade the latest hold, or the one of the thread's request number 0, and use it
 //     -  -0            release it
 //     e                enter whole-lock mode, if nobody is in the directory
@@ -42,18 +46,32 @@ enum Keys {
 /// One step of a thread. Plain data: it is read on coroutines that may never end.
 struct Step {
   enum Verb: UInt8 {
-    case lock, tryLock, lockWithin, downgrade, release, enterWhole
+    case lock, tryLock, lockWithin, upgrade, tryUpgrade, shrink, downgrade, release, enterWhole
   }
 
   var verb: Verb
-  var isWrite = false
+  /// As `LockMode`: 0 reads, 1 reads and may upgrade, 2 writes.
+  var mode: UInt8 = 0
   var firstKey = 0
   var lastKey = 0
   /// The request that the step makes or is about, counted over the whole program.
   var request = 0
 
+  /// A second range that is asked for at the same time: the request after `request`. Its mode, or -1.
+  var secondMode: Int8 = -1
+  var secondFirstKey = 0
+  var secondLastKey = 0
+
   /// A bit per key.
   var keys: UInt32 { (UInt32(2) << UInt32(lastKey)) - (UInt32(1) << UInt32(firstKey)) }
+
+  /// The step for the second range.
+  var second: Step? {
+    if secondMode < 0 { return nil }
+    return Step(
+      verb: verb, mode: UInt8(secondMode), firstKey: secondFirstKey, lastKey: secondLastKey,
+      request: request + 1)
+  }
 }
 
 /// A program: its text and what it means.
@@ -95,33 +113,57 @@ public struct ExploredProgram: Sendable, CustomStringConvertible {
 
   private static func steps(_ text: Substring, _ requests: inout Int) -> [Step] {
     let first = requests
+    var latest = requests
     return text.split(separator: " ").map { word in
       switch word.first! {
       case "e": return Step(verb: .enterWhole)
+      case "p": return Step(verb: word == "p?" ? .tryUpgrade : .upgrade, request: latest)
+      case "s":
+        let keys = keys(word.dropFirst())
+        return Step(verb: .shrink, firstKey: keys.first!, lastKey: keys.last!, request: latest)
       case "-", "d":
-        let latest = requests - 1
         let number = word.count > 1 ? first + Int(word.dropFirst())! : latest
-        precondition((first...latest).contains(number), "no such request: \(word)")
+        precondition((first..<requests).contains(number), "no such request: \(word)")
         return Step(verb: word.first! == "-" ? .release : .downgrade, request: number)
       default:
-        requests += 1
-        return acquisition(word, requests - 1)
+        latest = requests
+        let step = acquisition(word, requests)
+        requests += step.secondMode < 0 ? 1 : 2
+        return step
       }
     }
   }
 
   private static func acquisition(_ word: Substring, _ request: Int) -> Step {
-    var rest = word.dropFirst()
-    var step = Step(verb: .lock, isWrite: word.first == "w", request: request)
-    precondition(word.first == "w" || word.first == "r", "not a step: \(word)")
+    var rest = word
+    var step = Step(verb: .lock, request: request)
     if rest.last == "?" { step.verb = .tryLock }
     if rest.last == "!" { step.verb = .lockWithin }
     if step.verb != .lock { rest = rest.dropLast() }
-    let keys = rest.split(separator: "-").map { Int($0)! }
-    step.firstKey = keys.first!
-    step.lastKey = keys.last!
-    precondition(
-      step.firstKey >= 0 && step.firstKey <= step.lastKey && step.lastKey < 8, "keys: \(word)")
+    let pieces = rest.split(separator: "+")
+    precondition(pieces.count <= 2, "two ranges at most: \(word)")
+    let keys = keys(pieces[0].dropFirst())
+    (step.mode, step.firstKey, step.lastKey) = (mode(pieces[0]), keys.first!, keys.last!)
+    if pieces.count == 2 {
+      let keys = self.keys(pieces[1].dropFirst())
+      (step.secondFirstKey, step.secondLastKey) = (keys.first!, keys.last!)
+      step.secondMode = Int8(mode(pieces[1]))
+    }
     return step
+  }
+
+  private static func mode(_ piece: Substring) -> UInt8 {
+    switch piece.first {
+    case "r": 0
+    case "u": 1
+    case "w": 2
+    default: preconditionFailure("not a step: \(piece)")
+    }
+  }
+
+  private static func keys(_ text: Substring) -> [Int] {
+    let keys = text.split(separator: "-").map { Int($0)! }
+    precondition(keys.first! >= 0 && keys.first! <= keys.last! && keys.last! < 8, "keys: \(text)")
+    return keys
   }
 }

@@ -14,6 +14,8 @@ final class ProgramRun {
   let lock: RangeLock
   let semaphore: UnsafeMutablePointer<ReadWriteSemaphore>
   private let holds: UnsafeMutablePointer<RangeHold>
+  private let groups: UnsafeMutablePointer<UnsafeMutableRawPointer?>
+  private let pieces: UnsafeMutablePointer<RangeRequest>
   private let steps: [UnsafeMutableBufferPointer<Step>]
   private let stepsOfThread: UnsafeMutablePointer<UnsafeMutableBufferPointer<Step>>
 
@@ -32,6 +34,9 @@ final class ProgramRun {
       isStrict: program.subject != .semaphore)
     holds = rx_reserve(32 * MemoryLayout<RangeHold>.stride)!
       .bindMemory(to: RangeHold.self, capacity: 32)
+    groups = rx_reserve(32 * 8)!.bindMemory(to: UnsafeMutableRawPointer?.self, capacity: 32)
+    pieces = rx_reserve(32 * MemoryLayout<RangeRequest>.stride)!
+      .bindMemory(to: RangeRequest.self, capacity: 32)
     lock = RangeLock(
       configuration: .init(
         granuleShift: Keys.granuleShift, usesWholeLockMode: program.subject == .lock))
@@ -87,51 +92,118 @@ final class ProgramRun {
     switch step.verb {
     case .lock, .tryLock, .lockWithin:
       checker.begins(step, thread: thread)
+      if let second = step.second {
+        checker.begins(second, thread: thread)
+        checker.arePartners(step.request, second.request)
+      }
       let isGranted =
-        program.subject == .semaphore ? acquireSemaphore(step) : acquire(step)
-      if isGranted {
-        checker.granted(step.request)
-        rx_touch(step.keys, step.isWrite)
-      } else {
-        checker.ends(step.request, step.verb == .tryLock ? .refused : .gaveUp)
-      }
-    case .downgrade:
-      guard checker.records[step.request].state == .holding else { return }
-      checker.downgrades(step.request)
-      if program.subject == .semaphore {
-        semaphore.pointee.downgrade()
-      } else {
-        holds[step.request].downgrade()
-      }
-      checker.downgraded(step.request)
-      rx_touch(checker.records[step.request].keys, false)
+        program.subject == .semaphore
+        ? acquireSemaphore(step) : step.secondMode < 0 ? acquire(step) : acquireGroup(step)
+      finish(step, isGranted)
+      if let second = step.second { finish(second, isGranted) }
     case .release:
       guard checker.records[step.request].state == .holding else { return }
-      checker.ends(step.request, .releasing)
-      if program.subject == .semaphore {
-        semaphore.pointee.unlock(checker.records[step.request].isWrite ? .write : .read)
-      } else {
-        let hold = (holds + step.request).move()
-        // What is gone is no part of a state.
-        UnsafeMutableRawPointer(holds + step.request)
-          .initializeMemory(as: UInt8.self, repeating: 0, count: MemoryLayout<RangeHold>.size)
-        hold.release()
-      }
-      checker.ends(step.request, .ended)
+      release(step.request)
+    case .downgrade, .upgrade, .tryUpgrade, .shrink:
+      guard checker.records[step.request].state == .holding else { return }
+      change(step)
     case .enterWhole: Inspection.enterWhole(lock)
     }
   }
 
+  private func finish(_ step: Step, _ isGranted: Bool) {
+    if isGranted {
+      checker.granted(step.request)
+      rx_touch(step.keys, step.mode == 2)
+    } else {
+      checker.ends(step.request, step.verb == .tryLock ? .refused : .gaveUp)
+    }
+  }
+
+  private func release(_ request: Int) {
+    let partners = checker.records[request].partners
+    checker.ends(request, .releasing)
+    for other in 0..<program.requestCount where partners >> UInt32(other) & 1 != 0 {
+      checker.ends(other, .releasing)
+    }
+    if program.subject == .semaphore {
+      semaphore.pointee.unlock(checker.records[request].mode == 2 ? .write : .read)
+    } else if partners != 0 {
+      let group = groups[request]
+      groups[request] = nil
+      Inspection.releaseGroup(lock, group!)
+    } else {
+      let hold = (holds + request).move()
+      // What is gone is no part of a state.
+      UnsafeMutableRawPointer(holds + request)
+        .initializeMemory(as: UInt8.self, repeating: 0, count: MemoryLayout<RangeHold>.size)
+      hold.release()
+    }
+    checker.ends(request, .ended)
+    for other in 0..<program.requestCount where partners >> UInt32(other) & 1 != 0 {
+      checker.ends(other, .ended)
+    }
+  }
+
+  /// Another mode, or fewer keys.
+  private func change(_ step: Step) {
+    let me = step.request
+    switch step.verb {
+    case .upgrade, .tryUpgrade:
+      checker.upgrades(me)
+      var isWriter = true
+      if step.verb == .upgrade {
+        holds[me].upgrade()
+      } else {
+        isWriter = holds[me].tryUpgrade()
+      }
+      if isWriter { checker.upgraded(me) } else { checker.changed(me) }
+    case .shrink:
+      checker.changes(me, mode: checker.records[me].mode, keys: step.keys)
+      holds[me].shrink(to: range(step.firstKey, step.lastKey))
+      checker.changed(me)
+    default:
+      checker.changes(me, mode: 0, keys: checker.records[me].keys)
+      if program.subject == .semaphore {
+        semaphore.pointee.downgrade()
+      } else {
+        holds[me].downgrade()
+      }
+      checker.changed(me)
+    }
+    rx_touch(checker.records[me].keys, checker.records[me].mode == 2)
+  }
+
   /// The range, by the initialiser that a user would take.
-  private func range(_ step: Step) -> KeyRange {
-    if step.firstKey == 7 { return KeyRange(first: .max, last: .max) }
-    return step.lastKey == 7
-      ? KeyRange(Keys.first(step.firstKey)...)
-      : KeyRange(Keys.first(step.firstKey)..<Keys.last(step.lastKey) + 1)
+  private func range(_ firstKey: Int, _ lastKey: Int) -> KeyRange {
+    if firstKey == 7 { return KeyRange(first: .max, last: .max) }
+    return lastKey == 7
+      ? KeyRange(Keys.first(firstKey)...)
+      : KeyRange(Keys.first(firstKey)..<Keys.last(lastKey) + 1)
+  }
+
+  /// Both ranges; the pieces are written where they outlive the thread.
+  private func acquireGroup(_ step: Step) -> Bool {
+    let start = pieces + step.request
+    start.initialize(
+      to: RangeRequest(range(step.firstKey, step.lastKey), LockMode(rawValue: step.mode)!))
+    (start + 1).initialize(
+      to: RangeRequest(
+        range(step.secondFirstKey, step.secondLastKey),
+        LockMode(rawValue: UInt8(step.secondMode))!))
+    let both = UnsafeBufferPointer(start: start, count: 2)
+    groups[step.request] =
+      switch step.verb {
+      case .tryLock: Inspection.tryGroup(lock, both)
+      case .lockWithin: Inspection.lockGroup(lock, both, deadline: Self.deadline)
+      default: Inspection.lockGroup(lock, both, deadline: .max)
+      }
+    return groups[step.request] != nil
   }
 
   private func acquire(_ step: Step) -> Bool {
-    let (range, mode) = (range(step), step.isWrite ? LockMode.write : .read)
+    let range = range(step.firstKey, step.lastKey)
+    let mode = LockMode(rawValue: step.mode)!
     switch step.verb {
     case .tryLock: return keep(lock.tryLock(over: range, mode), step.request)
     case .lockWithin:
@@ -147,7 +219,7 @@ final class ProgramRun {
   }
 
   private func acquireSemaphore(_ step: Step) -> Bool {
-    let mode = step.isWrite ? LockMode.write : .read
+    let mode = step.mode == 2 ? LockMode.write : .read
     switch step.verb {
     case .tryLock: return semaphore.pointee.tryLock(mode)
     case .lockWithin: return semaphore.pointee.lock(mode, deadline: Self.deadline)
