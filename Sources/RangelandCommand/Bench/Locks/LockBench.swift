@@ -123,23 +123,30 @@ struct LockBench {
     }
   }
 
-  /// One more narrow range beside many that are held, at one place and at random ones.
+  /// One more narrow range beside many that are held, at one place and at random ones. The ranges are locked anew
+  /// for every run: memory that lay idle meanwhile may be slow to come back.
   private func heldCells() -> [BenchCell] {
     var cells: [BenchCell] = []
     for count in [1, 1000, 100_000, 1_000_000] where count <= mostHeld {
-      let held = HeldRanges(count: count)
-      idle.run { held.lock.withWriteLock(over: HeldRanges.fixedPlace) {} }
-      var random = SplitMix(seed: 1)
-      let places = HeldRanges.randomPlaces(count: count, using: &random)
       cells.append(
-        BenchCell(name: "one more, fixed place", subject: "\(count) held", threads: 1) { _ in
-          [HeldLoop(held, [HeldRanges.fixedPlace])]
-        })
+        heldCell("one more, fixed place", count) { _ in [HeldRanges.fixedPlace] })
       cells.append(
-        BenchCell(name: "one more, random places", subject: "\(count) held", threads: 1) { _ in
-          [HeldLoop(held, places)]
+        heldCell("one more, random places", count) { random in
+          HeldRanges.randomPlaces(count: count, using: &random)
         })
     }
     return cells
+  }
+
+  private func heldCell(
+    _ name: String, _ count: Int, _ places: @escaping (inout SplitMix) -> [KeyRange]
+  ) -> BenchCell {
+    let idle = idle
+    return BenchCell(name: name, subject: "\(count) held", threads: 1) { _ in
+      let held = HeldRanges(count: count)
+      idle.run { held.lock.withWriteLock(over: HeldRanges.fixedPlace) {} }
+      var random = SplitMix(seed: 1)
+      return [HeldLoop(held, places(&random))]
+    }
   }
 }
