@@ -238,7 +238,7 @@ static __attribute__((noinline)) void touch_stack(void) {
 }
 
 int main(int count, char **arguments) {
-  if (count != 2) {
+  if (count != 3) {
     fputs("KernelHelper is started by `rangeland verify`.\n", stderr);
     return 64;
   }
@@ -269,7 +269,7 @@ int main(int count, char **arguments) {
   struct rlimit no_core = {0, 0};
   setrlimit(RLIMIT_CORE, &no_core);
   if (prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) != 0) fail("PR_SET_THP_DISABLE");
-  pid_t parent = getppid();
+  pid_t parent = (pid_t)atoi(arguments[2]);
   touch_stack();
   fill_gaps();
   drop_capabilities();

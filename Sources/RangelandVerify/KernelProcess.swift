@@ -48,9 +48,11 @@ public final class KernelProcess {
     var child: pid_t = 0
     let status = path.withPlatformString { path in
       "\(descriptor)".withPlatformString { number in
-        var arguments = [UnsafeMutablePointer(mutating: path), .init(mutating: number), nil]
-        var environment: [UnsafeMutablePointer<CChar>?] = [nil]
-        return posix_spawn(&child, path, nil, nil, &arguments, &environment)
+        "\(getpid())".withPlatformString { parent in
+          var arguments = [path, number, parent].map { UnsafeMutablePointer(mutating: $0) } + [nil]
+          var environment: [UnsafeMutablePointer<CChar>?] = [nil]
+          return posix_spawn(&child, path, nil, nil, &arguments, &environment)
+        }
       }
     }
     close(descriptor)
@@ -80,23 +82,23 @@ public final class KernelProcess {
 
   deinit { end() }
 
-  /// Whether this kernel can be the judge; the reason if not.
-  public static let reasonAgainst: String? = {
+  /// Whether this kernel is too old to be the judge. A helper that is broken otherwise is no reason to skip.
+  public static let lacksQuery: Bool = {
     do throws(VerifyError) {
       _ = try KernelProcess()
-      return nil
+      return false
     } catch {
-      return error.description
+      return error.description.contains("PROCMAP_QUERY")
     }
   }()
 
+  /// Ends the helper; again does nothing.
   private func end() {
-    if isAlive {
-      isAlive = false
-      kill(process, SIGKILL)
-      var status: Int32 = 0
-      while waitpid(process, &status, 0) < 0 && errno == EINTR {}
-    }
+    guard isAlive else { return }
+    isAlive = false
+    kill(process, SIGKILL)
+    var status: Int32 = 0
+    while waitpid(process, &status, 0) < 0 && errno == EINTR {}
     munmap(channel, MemoryLayout<kp_channel>.size)
   }
 

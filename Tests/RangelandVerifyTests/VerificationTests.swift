@@ -10,8 +10,7 @@ import Testing
 
 @Suite(
   .enabled(
-    if: KernelProcess.reasonAgainst == nil,
-    "the kernel helper cannot run here (it needs PROCMAP_QUERY, Linux 6.11)"),
+    if: !KernelProcess.lacksQuery, "the kernel as the judge needs PROCMAP_QUERY, Linux 6.11"),
   .serialized)
 struct VerificationTests {
   @Test(arguments: LockPolicy.allCases)
