@@ -68,10 +68,20 @@ let package = Package(
       ],
       resources: [.copy("Resources")],
       swiftSettings: ours),
+    // The judge: the same calls on an address space and on the kernel, in a helper process.
+    .target(name: "CKernelProtocol"),
+    .executableTarget(name: "KernelHelper", dependencies: ["CKernelProtocol"]),
+    .target(
+      name: "RangelandVerify",
+      dependencies: [
+        "CRangeland", "CKernelProtocol", "KernelHelper", "Rangeland",
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: ours),
     .executableTarget(
       name: "RangelandCommand",
       dependencies: [
-        "CRangeland", "RangeLocks", "Rangeland", "RangelandReplay",
+        "CRangeland", "RangeLocks", "Rangeland", "RangelandReplay", "RangelandVerify",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],
@@ -99,6 +109,10 @@ let package = Package(
         "CRangeland", "RangeLocks", "Rangeland", "RangelandReplay", "RangelandCommand",
         "RangelandTestSupport",
       ],
+      swiftSettings: ours),
+    .testTarget(
+      name: "RangelandVerifyTests",
+      dependencies: ["Rangeland", "RangelandVerify", "RangelandTestSupport"],
       swiftSettings: ours),
   ] + exploration,
   swiftLanguageModes: [.v6]

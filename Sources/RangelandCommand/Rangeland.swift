@@ -11,6 +11,7 @@ struct RangelandTool: ParsableCommand {
     abstract: "An address space under a range lock, and recordings of real programs.",
     subcommands: [
       CompareCommand.self, ImportCommand.self, ShowCommand.self, Bench.self, LockMapCommand.self,
+      VerifyCommand.self,
     ])
 
   static func main() {

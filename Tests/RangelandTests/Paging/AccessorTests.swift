@@ -46,6 +46,10 @@ import Testing
     var word: UInt64 = 77
     #expect(!accessor.tryLoad(0x2008, into: &word))
     #expect(accessor.pointee.faultAddress == 0x2008 && word == 77)
+    for unaligned in [0x2005, 0x2ffc] as [Address] {
+      #expect(!accessor.tryLoad(unaligned, into: &word))
+      #expect(accessor.pointee.faultAddress == unaligned, "the access's own first byte")
+    }
     #expect(!accessor.tryStore(0x3000, UInt64(1)))
     #expect(accessor.pointee.faultAddress == 0x3000)
     #expect(!accessor.tryStore(0x1ffc, UInt64.max), "crosses into an absent page")

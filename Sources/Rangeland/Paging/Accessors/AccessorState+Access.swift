@@ -168,12 +168,12 @@ extension UnsafeMutablePointer where Pointee == AccessorState {
     guard count > 0 else { return true }
     let last = (address &+ UInt64(count - 1)).pageNumber
     var page = address.pageNumber
-    while page < last {
-      // The lowest page that faults is reported, as the processor does.
-      if !probe(page << 12, forWriting: forWriting) { return false }
+    while page <= last {
+      // The lowest byte that faults is reported, as the processor does: in the first page the access's own.
+      if !probe(Swift.max(page << 12, address), forWriting: forWriting) { return false }
       page += 1
     }
-    return page != last || probe(last << 12, forWriting: forWriting)
+    return true
   }
 }
 

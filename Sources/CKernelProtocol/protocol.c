@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The parts of the protocol that both sides run.
+
+#define _GNU_SOURCE
+#include "KernelProtocol.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PAGE 4096u
+#define SPACE_END 0x7ffffffff000u
+
+// Shared futexes: the word is in two address spaces.
+void kp_signal(uint32_t *word, uint32_t value) {
+  __atomic_store_n(word, value, __ATOMIC_RELEASE);
+  syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
+}
+
+uint32_t kp_wait(uint32_t *word, uint32_t old, int milliseconds) {
+  // An answer takes a few microseconds: less than going to sleep and being woken.
+  for (int i = 0; i < 200; i++) {
+    uint32_t now = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+    if (now != old) return now;
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+  }
+  struct timespec limit = {milliseconds / 1000, (long)(milliseconds % 1000) * 1000000};
+  syscall(SYS_futex, word, FUTEX_WAIT, old, &limit, NULL, 0);
+  return __atomic_load_n(word, __ATOMIC_ACQUIRE);
+}
+
+int kp_window_of(const struct kp_window *windows, uint64_t address) {
+  for (int i = 0; i < KP_WINDOWS; i++)
+    if (address >= windows[i].start && address < windows[i].end) return i;
+  return -1;
+}
+
+int kp_near(const struct kp_window *windows, uint64_t operation, uint64_t address, uint64_t length,
+            int64_t result, uint64_t margin, struct kp_window *range) {
+  uint64_t start = operation == KP_MMAP && result >= 0 ? (uint64_t)result : address;
+  start &= ~(uint64_t)(PAGE - 1);
+  int w = kp_window_of(windows, start);
+  if (w < 0 || margin == 0) return 0;
+  uint64_t room = windows[w].end - start;
+  uint64_t end = length >= room ? windows[w].end : start + length;
+  range->start = start - windows[w].start > margin ? start - margin : windows[w].start;
+  range->end = windows[w].end - end > margin ? end + margin : windows[w].end;
+  return 1;
+}
+
+int kp_is_harmless(const struct kp_window *windows, uint64_t operation, const uint64_t a[6]) {
+  uint64_t start = a[0], length = a[1];
+  int fixed = operation == KP_MMAP && (a[3] & MAP_FIXED) != 0;
+  int no_replace = operation == KP_MMAP && (a[3] & MAP_FIXED_NOREPLACE) != 0;
+  uint64_t rounded = (length + PAGE - 1) & ~(uint64_t)(PAGE - 1);
+  switch (operation) {
+  case KP_LOAD:
+  case KP_STORE:
+    if (start >= SPACE_END || start < PAGE) return start + length >= start;
+    break;
+  case KP_MMAP:
+    // Nothing is free but the windows. A page below vm.mmap_min_addr is refused to a process without
+    // CAP_SYS_RAWIO.
+    if (no_replace || !fixed) return 1;
+    if (rounded < length || length == 0) return 1;
+    if (start % PAGE || rounded > SPACE_END || start > SPACE_END - rounded) return 1;
+    if (start < PAGE) return rounded <= PAGE;
+    break;
+  case KP_MUNMAP:
+    if (start % PAGE || length == 0 || rounded < length) return 1;
+    if (start > SPACE_END || length > SPACE_END - start) return 1;
+    break;
+  case KP_MPROTECT:
+  case KP_MADVISE:
+    // Neither looks for the end of the space: it does what is mapped before it.
+    if (start % PAGE || length == 0 || rounded < length) return 1;
+    if (start + rounded < start || start >= SPACE_END) return 1;
+    break;
+  default: return 1;
+  }
+  if (operation == KP_LOAD || operation == KP_STORE) rounded = length;
+  int w = kp_window_of(windows, start);
+  return w >= 0 && rounded <= windows[w].end - start;
+}
+
+uint64_t kp_hash(const void *page) {
+  uint64_t hash = 0xcbf29ce484222325u;
+  const unsigned char *bytes = page;
+  for (size_t i = 0; i < PAGE; i += 8) {
+    uint64_t word;
+    memcpy(&word, bytes + i, 8);
+    hash = (hash ^ word) * 0x9e3779b97f4a7c15u;
+    hash ^= hash >> 29;
+  }
+  return hash;
+}
+
+int kp_make_channel(void) {
+  // Inherited on purpose: no close-on-exec.
+  int descriptor = memfd_create("rangeland-kernel-helper", 0);
+  if (descriptor < 0) return -errno;
+  if (ftruncate(descriptor, (off_t)sizeof(struct kp_channel)) < 0) {
+    int error = errno;
+    close(descriptor);
+    return -error;
+  }
+  return descriptor;
+}

@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The helper process of `rangeland verify`: performs system calls and accesses on request and reports what
+// the kernel made of them.
+//
+// Guarantee: the only free addresses of this process are the windows; what a script maps there merges with
+//   nothing outside. Nothing is allocated and no page of this program is touched for the first time while
+//   a script runs, so that sizes and residency change by the script's calls only.
+// Mechanism: every gap outside the windows is filled with shared mappings without rights, which never merge
+//   with others. Requests come through shared memory (KernelProtocol.h). Accesses recover from
+//   SIGSEGV and SIGBUS by a jump out of the handler, which runs on a stack of its own.
+// Source: docs/design.md section 7; Linux fs/proc/task_mmu.c `do_procmap_query`.
+
+#define _GNU_SOURCE
+#include "KernelProtocol.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define PAGE 4096u
+#define SPACE_END 0x7ffffffff000u
+
+// struct procmap_query and PROCMAP_QUERY, here because headers older than Linux 6.11 lack them.
+struct query {
+  uint64_t size, query_flags, query_address;
+  uint64_t start, end, flags, page_size, offset, inode;
+  uint32_t device_major, device_minor, name_size, build_id_size;
+  uint64_t name_address, build_id_address;
+};
+_Static_assert(sizeof(struct query) == 104, "struct procmap_query has 104 bytes");
+#define QUERY _IOWR('f', 17, struct query)
+enum { QUERY_SHARED = 8, QUERY_COVERING_OR_NEXT = 0x10 };
+
+static struct kp_channel *channel;
+static int maps, memory;
+static unsigned char page_buffer[PAGE] __attribute__((aligned(4096)));
+static unsigned char residency[KP_MAX_PAGES];
+static unsigned char signal_stack[16 * PAGE] __attribute__((aligned(4096)));
+
+static void fail(const char *what) {
+  snprintf(channel->message, sizeof channel->message, "%s: %s", what, strerror(errno));
+  kp_signal(&channel->state, KP_FAILED);
+  _exit(1);
+}
+
+/// The mapping that ends above `address`; 0 = none, -1 = the kernel cannot be asked.
+static int find(uint64_t address, struct query *found) {
+  memset(found, 0, sizeof *found);
+  found->size = sizeof *found;
+  found->query_flags = QUERY_COVERING_OR_NEXT;
+  found->query_address = address;
+  if (ioctl(maps, QUERY, found) == 0) return 1;
+  return errno == ENOENT ? 0 : -1;
+}
+
+// ---- accesses ---------------------------------------------------------------------------------
+
+static sigjmp_buf recovery;
+static volatile sig_atomic_t is_accessing;
+
+static void caught(int signal, siginfo_t *info, void *context) {
+  (void)context;
+  if (!is_accessing) _exit(100 + signal);
+  channel->signal = signal;
+  channel->code = info->si_code;
+  channel->fault_address = (uint64_t)info->si_addr;
+  siglongjmp(recovery, 1);
+}
+
+static uint64_t access_memory(int is_store, uint64_t address, uint64_t bytes, uint64_t value) {
+  uint64_t result = 0;
+  // Volatile, in one piece: no byte is accessed that was not asked for.
+  if (sigsetjmp(recovery, 0) == 0) {
+    is_accessing = 1;
+    switch (bytes) {
+    case 1:
+      if (is_store) *(volatile uint8_t *)address = (uint8_t)value;
+      else result = *(volatile uint8_t *)address;
+      break;
+    case 2:
+      if (is_store) *(volatile uint16_t *)address = (uint16_t)value;
+      else result = *(volatile uint16_t *)address;
+      break;
+    case 4:
+      if (is_store) *(volatile uint32_t *)address = (uint32_t)value;
+      else result = *(volatile uint32_t *)address;
+      break;
+    default:
+      if (is_store) *(volatile uint64_t *)address = value;
+      else result = *(volatile uint64_t *)address;
+    }
+  }
+  is_accessing = 0;
+  return channel->signal ? 0 : result;
+}
+
+// ---- reports ----------------------------------------------------------------------------------
+
+static void list(uint64_t start, uint64_t end) {
+  uint32_t n = 0;
+  struct query found;
+  while (start < end && n < KP_MAX_MAPPINGS && find(start, &found) == 1 && found.start < end) {
+    channel->mappings[n++] = (struct kp_mapping){
+        .start = found.start, .end = found.end, .protection = (uint32_t)(found.flags & 7),
+        .shared = (found.flags & QUERY_SHARED) != 0, .offset = found.offset};
+    start = found.end;
+  }
+  channel->mapping_count = n;
+}
+
+static int64_t report_pages(uint64_t start, uint64_t end) {
+  uint64_t count = (end - start) / PAGE;
+  if (count > KP_MAX_PAGES) return -E2BIG;
+  memset(channel->pages, 0, count * sizeof channel->pages[0]);
+  struct query found;
+  for (uint64_t at = start; at < end && find(at, &found) == 1 && found.start < end; at = found.end) {
+    uint64_t from = found.start > start ? found.start : start;
+    uint64_t to = found.end < end ? found.end : end;
+    if (mincore((void *)from, to - from, residency) != 0) return -errno;
+    for (uint64_t page = from; page < to; page += PAGE) {
+      struct kp_page *report = &channel->pages[(page - start) / PAGE];
+      report->shared = (found.flags & QUERY_SHARED) != 0;
+      report->state = KP_ABSENT;
+      if ((residency[(page - from) / PAGE] & 1) == 0) continue;
+      report->state = KP_RESIDENT;
+      // Whatever its rights are; a page that is there is not changed by it.
+      if (pread(memory, page_buffer, PAGE, (off_t)page) != PAGE) return -errno;
+      report->hash = kp_hash(page_buffer);
+    }
+  }
+  channel->page_count = (uint32_t)count;
+  return 0;
+}
+
+static int64_t reset(void) {
+  for (int i = 0; i < KP_WINDOWS; i++) {
+    struct kp_window *w = &channel->windows[i];
+    if (munmap((void *)w->start, w->end - w->start) != 0) return -errno;
+  }
+  int64_t count = 0;
+  struct query found;
+  for (uint64_t at = 0; find(at, &found) == 1; at = found.end) count++;
+  return count;
+}
+
+static int64_t perform(void) {
+  const uint64_t *a = channel->arguments;
+  if (!kp_is_harmless(channel->windows, channel->operation, a)) return KP_REFUSED;
+  long r;
+  switch (channel->operation) {
+  case KP_MMAP: r = syscall(SYS_mmap, a[0], a[1], a[2], a[3], -1L, 0L); break;
+  case KP_MUNMAP: r = syscall(SYS_munmap, a[0], a[1]); break;
+  case KP_MPROTECT: r = syscall(SYS_mprotect, a[0], a[1], a[2]); break;
+  case KP_MADVISE: r = syscall(SYS_madvise, a[0], a[1], a[2]); break;
+  case KP_LOAD: return (int64_t)access_memory(0, a[0], a[1], 0);
+  case KP_STORE: return (int64_t)access_memory(1, a[0], a[1], a[2]);
+  case KP_LIST: list(a[0], a[1]); return 0;
+  case KP_PAGES: return report_pages(a[0], a[1]);
+  case KP_RESET: return reset();
+  default: return -ENOSYS;
+  }
+  return r == -1 ? -errno : r;
+}
+
+// ---- setting up -------------------------------------------------------------------------------
+
+static void drop_capabilities(void) {
+  struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+  struct __user_cap_data_struct none[2];
+  memset(none, 0, sizeof none);
+  if (syscall(SYS_capset, &header, none) != 0) fail("capset");
+}
+
+static void choose_windows(void) {
+  // Odd places: not aligned to huge pages, and over the border of a page table.
+  uint64_t high = 0x600000035000u, low = 0x50003000u;
+  uint64_t heap = (((uint64_t)sbrk(0) + (1u << 21)) & ~(uint64_t)((1u << 21) - 1)) + 5 * PAGE;
+  channel->windows[KP_HIGH] = (struct kp_window){high, high + 4098 * (uint64_t)PAGE};
+  channel->windows[KP_HEAP] = (struct kp_window){heap, heap + 520 * (uint64_t)PAGE};
+  channel->windows[KP_LOW] = (struct kp_window){low, low + 1100 * (uint64_t)PAGE};
+}
+
+/// Fills [start, end), which is free, but for the windows in it.
+static void fill(uint64_t start, uint64_t end) {
+  while (start < end) {
+    uint64_t stop = end;
+    int inside = kp_window_of(channel->windows, start);
+    if (inside >= 0) {
+      start = channel->windows[inside].end;
+      continue;
+    }
+    for (int i = 0; i < KP_WINDOWS; i++) {
+      uint64_t w = channel->windows[i].start;
+      if (w > start && w < stop) stop = w;
+    }
+    int flags = MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
+    if (mmap((void *)start, stop - start, PROT_NONE, flags, -1, 0) == MAP_FAILED) fail("fill");
+    start = stop;
+  }
+}
+
+static void fill_gaps(void) {
+  unsigned long minimum = PAGE;
+  FILE *file = fopen("/proc/sys/vm/mmap_min_addr", "re");
+  if (file) {
+    if (fscanf(file, "%lu", &minimum) != 1) minimum = PAGE;
+    fclose(file);
+  }
+  if (minimum < PAGE) minimum = PAGE;
+  // What the standard library has taken for the file is taken now.
+  choose_windows();
+  uint64_t position = minimum;
+  while (position < SPACE_END) {
+    struct query next;
+    int found = find(position, &next);
+    if (found < 0) fail("PROCMAP_QUERY (Linux 6.11)");
+    uint64_t end = found && next.start < SPACE_END ? next.start : SPACE_END;
+    if (end > position) fill(position, end);
+    position = found ? next.end : SPACE_END;
+  }
+}
+
+static __attribute__((noinline)) void touch_stack(void) {
+  volatile unsigned char space[64 * PAGE];
+  for (size_t i = 0; i < sizeof space; i += PAGE) space[i] = 1;
+}
+
+int main(int count, char **arguments) {
+  if (count != 3) {
+    fputs("KernelHelper is started by `rangeland verify`.\n", stderr);
+    return 64;
+  }
+  int descriptor = atoi(arguments[1]);
+  int flags = MAP_SHARED | MAP_POPULATE;
+  channel = mmap(NULL, sizeof *channel, PROT_READ | PROT_WRITE, flags, descriptor, 0);
+  if (channel == MAP_FAILED) {
+    perror("KernelHelper: the channel cannot be mapped");
+    return 1;
+  }
+  close(descriptor);
+  maps = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+  memory = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
+  if (maps < 0 || memory < 0) fail("/proc/self");
+  struct query probe;
+  if (find(0, &probe) != 1) fail("PROCMAP_QUERY (Linux 6.11)");
+
+  stack_t stack = {.ss_sp = signal_stack, .ss_size = sizeof signal_stack};
+  memset(signal_stack, 1, sizeof signal_stack);
+  memset(page_buffer, 1, sizeof page_buffer);
+  memset(residency, 1, sizeof residency);
+  if (sigaltstack(&stack, NULL) != 0) fail("sigaltstack");
+  struct sigaction action = {.sa_sigaction = caught, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
+  if (sigaction(SIGSEGV, &action, NULL) || sigaction(SIGBUS, &action, NULL)) fail("sigaction");
+  // The judge's user interrupts the judge, which then ends this process.
+  signal(SIGINT, SIG_IGN);
+
+  struct rlimit no_core = {0, 0};
+  setrlimit(RLIMIT_CORE, &no_core);
+  if (prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) != 0) fail("PR_SET_THP_DISABLE");
+  pid_t parent = (pid_t)atoi(arguments[2]);
+  touch_stack();
+  fill_gaps();
+  drop_capabilities();
+
+  // Every path once, so that nothing is linked or touched for the first time later.
+  channel->operation = KP_LOAD;
+  channel->signal = 0;
+  access_memory(0, 0, 8, 0);
+  if (channel->signal != SIGSEGV) fail("no SIGSEGV from address 0");
+  list(0, SPACE_END);
+  report_pages(channel->windows[0].start, channel->windows[0].end);
+  if (reset() < 0) fail("munmap");
+
+  uint32_t seen = 0;
+  kp_signal(&channel->state, KP_READY);
+  for (;;) {
+    uint32_t request = kp_wait(&channel->request, seen, 200);
+    if (request == seen) {
+      // Nobody asks; perhaps nobody is left.
+      if (getppid() != parent) _exit(0);
+      continue;
+    }
+    seen = request;
+    if (channel->operation == KP_EXIT) _exit(0);
+    channel->signal = channel->code = 0;
+    channel->fault_address = 0;
+    channel->mapping_count = 0;
+    channel->result = perform();
+    struct kp_window range;
+    if (channel->result != KP_REFUSED && channel->operation < KP_LIST &&
+        kp_near(channel->windows, channel->operation, channel->arguments[0], channel->arguments[1],
+                channel->result, channel->list_margin, &range))
+      list(range.start, range.end);
+    kp_signal(&channel->reply, request);
+  }
+}

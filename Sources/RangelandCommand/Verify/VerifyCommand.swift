@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// `rangeland verify`: the running kernel as the judge of an address space.
+
+import ArgumentParser
+import CRangeland
+import Rangeland
+import RangelandVerify
+import SystemPackage
+
+struct VerifyCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "verify",
+    abstract: "Compare an address space with the running kernel, call by call.",
+    discussion: """
+      Makes the same random calls (mmap, munmap, mprotect, MADV_DONTNEED, loads and stores of anonymous memory) on an \
+      AddressSpace and on the kernel, in a helper process, and compares results, mappings, residency, contents and \
+      sizes. Stops at the first difference and prints the shortest script that still differs.
+
+      Exit status 2: a difference. 1: nothing differs, but the run has not exercised what it had to. Needs Linux 6.11.
+      """)
+
+  @Option(help: "Calls to make.")
+  var operations = 100_000
+
+  @Option(help: "Determines the calls; without it a fresh one, which is printed.")
+  var seed: UInt64?
+
+  @Option(help: "The lock of the space: semaphore, wholeRange, ranged or perVMA.")
+  var policy = LockPolicy.ranged
+
+  @Option(help: "Run the calls of this file instead, one a line, as a difference is printed.")
+  var script: String?
+
+  @Flag(help: "Print where Rangeland departs from the kernel on purpose, and end.")
+  var departures = false
+
+  @Flag(help: "Print JSON.")
+  var json = false
+
+  func validate() throws {
+    if operations < 1 { throw ValidationError("--operations takes a positive number") }
+    if script != nil && seed != nil {
+      throw ValidationError("a script needs no --seed")
+    }
+  }
+
+  func run() throws {
+    if departures {
+      try Terminal.print(
+        json
+          ? JSON.document(["departures": VerifyReport.departures(nil)])
+          : VerifyReport.departureText())
+      return
+    }
+    var verification = Verification()
+    verification.operations = operations
+    verification.seed = seed ?? (rl_monotonic_ns() ^ rl_cycles())
+    verification.policy = policy
+    verification.isCancelled = { Interruption.isRequested }
+    let progress = ProgressLine()
+    let total = operations
+    verification.progress = { progress.line.report("\($0) of \(total) operations") }
+    let start = rl_monotonic_ns()
+    let report =
+      if let script {
+        try verification.run(script: Self.text(of: script))
+      } else {
+        try verification.run()
+      }
+    progress.line.clear()
+    let seconds = Double(rl_monotonic_ns() - start) / 1e9
+    let result = VerifyReport(report: report, seconds: seconds)
+    try Terminal.print(json ? result.json() : result.text())
+    if report.difference != nil { throw Difference() }
+    if report.wasCancelled { throw Interrupted() }
+    if !report.shortfalls.isEmpty {
+      throw VerifyError("the run has not exercised what it had to; see 'missing'")
+    }
+  }
+
+  private static func text(of path: String) throws -> String {
+    do {
+      let file = try FileDescriptor.open(path, .readOnly)
+      return try file.closeAfter {
+        var bytes: [UInt8] = []
+        while true {
+          let piece = try [UInt8](unsafeUninitializedCapacity: 1 << 16) { buffer, count in
+            count = try file.read(into: UnsafeMutableRawBufferPointer(buffer))
+          }
+          if piece.isEmpty { break }
+          bytes += piece
+        }
+        return String(decoding: bytes, as: UTF8.self)
+      }
+    } catch let error as Errno {
+      throw VerifyError("\(path) cannot be read: \(error)")
+    }
+  }
+}
+
+/// The progress line, shared with the closure that reports.
+private final class ProgressLine {
+  var line = Progress()
+}
+
+extension LockPolicy: ExpressibleByArgument {}

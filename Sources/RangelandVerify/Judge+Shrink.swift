@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// From a script that differs to the shortest that still does.
+//
+// Source: Zeller, Hildebrandt, "Simplifying and isolating failure-inducing input" (2002): remove ever smaller
+// pieces while the difference stays.
+
+extension Judge {
+  /// A shorter script that differs, and its difference. No single call can be taken from it, unless
+  /// `limit` runs were not enough to find that out.
+  ///
+  /// - Returns: `nil` when the script does not differ when it is run again.
+  func shrink(
+    _ script: [VerifyCall], limit: Int = 3000
+  ) throws(VerifyError) -> (calls: [VerifyCall], difference: VerifyDifference)? {
+    var runs = 0
+    func differing(
+      _ calls: [VerifyCall], interval: Int
+    ) throws(VerifyError) -> (calls: [VerifyCall], difference: VerifyDifference)? {
+      runs += 1
+      let run = try self.run(calls, interval: interval)
+      return run.difference.map { (run.calls, $0) }
+    }
+    // Everything after every call: what was noticed late is found where it began. From then on the
+    // script's end is early enough.
+    guard var best = try differing(script, interval: 1) else { return nil }
+    var size = max(1, best.calls.count / 2)
+    while runs < limit {
+      var removed = false
+      var end = best.calls.count
+      while end > 0 && runs < limit {
+        let start = max(0, end - size)
+        var shorter = best.calls
+        shorter.removeSubrange(start..<end)
+        // An empty script shows nothing to a reader.
+        if !shorter.isEmpty, let found = try differing(shorter, interval: .max) {
+          best = found
+          removed = true
+        }
+        end = min(start, best.calls.count)
+      }
+      if size == 1 && !removed { break }
+      if !removed { size = max(1, size / 2) }
+    }
+    return best
+  }
+}

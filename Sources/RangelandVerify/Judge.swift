@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One script on both sides, compared.
+
+import CKernelProtocol
+import Rangeland
+import SystemPackage
+
+/// Where the two sides came apart.
+public struct VerifyDifference: Sendable, Hashable {
+  /// Index of the call after which they were seen to differ.
+  public var index: Int
+  /// What differs: `result`, `mappings near the call`, `all mappings`, `residency`, `contents`, `sizes`, `leftover`.
+  public var what: String
+  public var kernel: String
+  public var subject: String
+}
+
+/// What became of one script.
+struct ScriptRun {
+  var calls: [VerifyCall] = []
+  var succeeded = 0
+  var difference: VerifyDifference?
+  var coverage = Coverage()
+  /// By index in `Departure.all`.
+  var departures: [Int: Int] = [:]
+}
+
+/// Runs scripts on the kernel and on subjects.
+final class Judge {
+  let kernel: KernelProcess
+  private let makeSubject: () throws(VerifyError) -> any VerifySubject
+  /// Where departures are tried.
+  private let aside: AddressSpace
+  private typealias Pair = KernelProcess.AddressPair
+
+  init(
+    _ kernel: KernelProcess, aside: AddressSpace,
+    makeSubject: @escaping () throws(VerifyError) -> any VerifySubject
+  ) {
+    self.kernel = kernel
+    self.aside = aside
+    self.makeSubject = makeSubject
+  }
+
+  /// Runs calls from an empty state on until `next` has no more or the sides differ.
+  ///
+  /// - Parameter interval: calls between two comparisons of everything.
+  func run(
+    interval: Int = 64,
+    _ next: (any VerifySubject) throws(VerifyError) -> VerifyCall?
+  ) throws(VerifyError) -> ScriptRun {
+    try kernel.reset()
+    let subject = try makeSubject()
+    var run = ScriptRun()
+    while run.difference == nil, let call = try next(subject) {
+      run.calls.append(call)
+      try perform(call, subject, &run)
+      if run.difference == nil, run.calls.count % interval == 0 {
+        try compareAll(subject, &run)
+      }
+    }
+    if run.difference == nil { try compareAll(subject, &run) }
+    if run.difference == nil { checkLeftover(subject, &run) }
+    return run
+  }
+
+  func run(_ calls: [VerifyCall], interval: Int) throws(VerifyError) -> ScriptRun {
+    var index = 0
+    return try run(interval: interval) { (_) throws(VerifyError) in
+      guard index < calls.count else { return nil }
+      index += 1
+      return calls[index - 1]
+    }
+  }
+
+  private func perform(
+    _ call: VerifyCall, _ subject: any VerifySubject, _ run: inout ScriptRun
+  ) throws(VerifyError) {
+    let address = kernel.resolve(call.address)
+    let name = Coverage.name(call, address)
+    for (i, departure) in Departure.all.enumerated() where departure.applies(call, address) {
+      kernel.begin(call, at: address)
+      let answer = try kernel.outcome()
+      run.departures[i, default: 0] += 1
+      run.coverage.add(.init(call: name, answer: answer.name(call), before: "-", joined: "-"))
+      if answer.result != departure.kernelResult || !departure.holds(call, address, aside) {
+        run.fail("departure \(departure.name)", "\(answer)", "what is listed does not hold")
+      }
+      return
+    }
+    let range = fixedRange(call, address)
+    let before = range.map { Coverage.shape(subject.mappings($0.start, $0.end), $0.start, $0.end) }
+    // Both at once: the helper has a processor of its own.
+    kernel.begin(call, at: address)
+    let ours = subject.perform(call, at: address)
+    let theirs = try kernel.outcome()
+    let succeeded = theirs.succeeded(call)
+    if succeeded { run.succeeded += 1 }
+    if ours != theirs {
+      run.fail("result", "\(theirs)", "\(ours)")
+      return
+    }
+    var joined = "-"
+    if !call.isAccess, let near = kernel.near(call, at: address, theirs) {
+      let expected = kernel.listed
+      let got = subject.mappings(near.start, near.end)
+      if expected != got {
+        run.fail("mappings near the call", list(expected), list(got))
+        return
+      }
+      if succeeded, call.kind == .mmap || call.kind == .mprotect {
+        let start = call.kind == .mmap ? UInt64(theirs.result) : address
+        let end = start + (call.length + 4095) / 4096 * 4096
+        if end > start { joined = Coverage.joined(expected, start, end) }
+      }
+    }
+    run.coverage.add(
+      .init(call: name, answer: theirs.name(call), before: before ?? "-", joined: joined))
+  }
+
+  /// The pages that a call with an address works on, in a window; `nil` = none.
+  private func fixedRange(_ call: VerifyCall, _ address: UInt64) -> Pair? {
+    if call.isAccess || (call.kind == .mmap && !call.isFixed) || address % 4096 != 0 { return nil }
+    guard let window = kernel.windows.first(where: { $0.start <= address && address < $0.end }),
+      call.length != 0, call.length <= window.end - address
+    else { return nil }
+    return Pair(start: address, end: address + (call.length + 4095) / 4096 * 4096)
+  }
+
+  private func list(_ mappings: [VerifyMapping]) -> String {
+    mappings.map(\.description).joined(separator: "\n")
+  }
+
+  // MARK: comparing everything
+
+  private func compareAll(
+    _ subject: any VerifySubject, _ run: inout ScriptRun
+  ) throws(VerifyError) {
+    for window in kernel.windows {
+      let expected = try kernel.mappings(window)
+      let got = subject.mappings(window.start, window.end)
+      if expected != got {
+        run.fail("all mappings", list(expected), list(got))
+        return
+      }
+    }
+    var expected = try kernel.sizes()
+    var got = subject.sizes()
+    if !KernelProcess.tellsExactResidency {
+      (expected.residentAnonymous, got.residentAnonymous) = (0, 0)
+    }
+    if expected != got {
+      run.fail("sizes", "\(expected)", "\(got)")
+      return
+    }
+    for window in kernel.windows {
+      try comparePages(window, subject, &run)
+      if run.difference != nil { return }
+    }
+  }
+
+  /// Residency of private memory, and what the kernel's resident pages hold, where they may be read.
+  private func comparePages(
+    _ window: Pair, _ subject: any VerifySubject, _ run: inout ScriptRun
+  ) throws(VerifyError) {
+    var present = subject.presentPages(window.start, window.end).makeIterator()
+    var ours = present.next()
+    var found: VerifyDifference?
+    let index = run.calls.count - 1
+    // Rights come from the mappings, which were compared before.
+    let mappings = subject.mappings(window.start, window.end)
+    var mapping = mappings.makeIterator()
+    var current = mapping.next()
+    try kernel.forEachPage(window) { page, isShared, hash in
+      if found != nil { return }
+      while let end = current?.end, end <= page { current = mapping.next() }
+      while let at = ours, at < page { ours = present.next() }
+      let isPresent = ours == page
+      if !isShared, isPresent != (hash != nil) {
+        found = VerifyDifference(
+          index: index, what: "residency", kernel: "\(hex(page)) \(hash != nil)",
+          subject: "\(isPresent)")
+        return
+      }
+      guard let hash, let rights = current?.protection, rights != 0 else { return }
+      let got = subject.hash(page)
+      if got != hash {
+        found = VerifyDifference(
+          index: index, what: "contents", kernel: "\(hex(page)): hash \(hex(hash))",
+          subject: got.map { "hash \(hex($0))" } ?? "not readable")
+      }
+    }
+    run.difference = found
+  }
+
+  /// After everything is unmapped nothing is left of a subject's pages.
+  private func checkLeftover(_ subject: any VerifySubject, _ run: inout ScriptRun) {
+    for (i, window) in kernel.windows.enumerated() {
+      let call = VerifyCall(
+        .munmap, VerifyAddress(VerifyWindow(rawValue: i), 0), window.end - window.start)
+      let answer = subject.perform(call, at: window.start)
+      if answer != .success || !subject.presentPages(window.start, window.end).isEmpty
+        || !subject.mappings(window.start, window.end).isEmpty
+      {
+        run.fail("leftover", "nothing", "\(answer), or pages or mappings in \(hex(window.start))")
+        return
+      }
+    }
+    let sizes = subject.sizes()
+    if sizes != VerifySizes() { run.fail("leftover", "nothing", "\(sizes)") }
+  }
+}
+
+extension ScriptRun {
+  fileprivate mutating func fail(_ what: String, _ kernel: String, _ subject: String) {
+    difference = VerifyDifference(
+      index: calls.count - 1, what: what, kernel: kernel, subject: subject)
+  }
+}
