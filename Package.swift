@@ -10,6 +10,33 @@ let ours: [SwiftSetting] = [
   .define("RANGELAND_CHECKS", .when(configuration: .debug)),
 ]
 
+/// The exploration of the lock's own source under a deterministic scheduler; no product depends on it.
+let exploration: [Target] = [
+  .plugin(
+    name: "ExploredSources", capability: .buildTool(), dependencies: ["ExploredSourcesGenerator"]),
+  .executableTarget(
+    name: "ExploredSourcesGenerator", path: "Tests/Exploration/Generator", swiftSettings: ours),
+  .target(name: "CExplorer", path: "Tests/Exploration/Engine"),
+  .target(
+    name: "ExploredRangeLocks", dependencies: ["CRangeland", "CExplorer"],
+    path: "Tests/Exploration/Explored", swiftSettings: [.treatAllWarnings(as: .error)],
+    plugins: ["ExploredSources"]),
+  .target(
+    name: "RangeLocksExploration", dependencies: ["CExplorer", "ExploredRangeLocks"],
+    path: "Tests/Exploration/Programs", swiftSettings: ours),
+  .executableTarget(
+    name: "ExploreRangeLocks",
+    dependencies: [
+      "ExploredRangeLocks", "RangeLocksExploration",
+      .product(name: "ArgumentParser", package: "swift-argument-parser"),
+    ],
+    path: "Tests/Exploration/Command", swiftSettings: ours),
+  .testTarget(
+    name: "RangeLocksExplorationTests",
+    dependencies: ["ExploredRangeLocks", "RangeLocksExploration", "RangelandTestSupport"],
+    swiftSettings: ours),
+]
+
 let package = Package(
   name: "rangeland",
   products: [
@@ -65,6 +92,10 @@ let package = Package(
     .executableTarget(
       name: "FirstSpace", dependencies: ["Rangeland"], path: "Examples/FirstSpace",
       swiftSettings: ours),
+    .executableTarget(
+      name: "FileRanges",
+      dependencies: ["RangeLocks", .product(name: "SystemPackage", package: "swift-system")],
+      path: "Examples/FileRanges", swiftSettings: ours),
     .testTarget(
       name: "RangeLocksTests", dependencies: ["CRangeland", "RangeLocks", "RangelandTestSupport"],
       swiftSettings: ours),
@@ -83,6 +114,6 @@ let package = Package(
       name: "RangelandVerifyTests",
       dependencies: ["Rangeland", "RangelandVerify", "RangelandTestSupport"],
       swiftSettings: ours),
-  ],
+  ] + exploration,
   swiftLanguageModes: [.v6]
 )

@@ -21,7 +21,7 @@ extension LockTests {
         (a..<6).map { KeyRange(first: window + UInt64(a), last: window + UInt64($0)) }
       }
       for shift: UInt8 in [1, 2, 21] {
-        check(ranges, RangeLock(configuration: .init(granuleShift: shift)))
+        check(ranges, makeLock(.init(granuleShift: shift)))
       }
     }
 
@@ -34,8 +34,8 @@ extension LockTests {
         ranges.append(KeyRange(first: size / 2, last: size))
         ranges.append(KeyRange(first: UInt64.max - (size - 1), last: .max))
       }
-      check(ranges, RangeLock(configuration: .init(granuleShift: 1)))
-      check(ranges, RangeLock())
+      check(ranges, makeLock(.init(granuleShift: 1)))
+      check(ranges, makeLock())
     }
 
     /// Holds each range in each mode and tries each other.
@@ -61,7 +61,7 @@ extension LockTests {
       _ shift: UInt8
     ) {
       var random = SeededRandom(for: "model, granule shift \(shift)")
-      let lock = RangeLock(configuration: .init(granuleShift: shift))
+      let lock = makeLock(.init(granuleShift: shift))
       var held: [Held] = []
       var model: [(range: KeyRange, mode: LockMode)] = []
       for step in 0..<20_000 {
@@ -108,7 +108,7 @@ extension LockTests {
 
     @Test func `Disjoint ranges never wait for each other`() {
       withWatchdog("disjoint ranges") {
-        let lock = RangeLock(configuration: .init(granuleShift: 4))
+        let lock = makeLock(.init(granuleShift: 4))
         // Touching, of several levels; every one is a blocking request beside all others.
         let borders: [UInt64] = [0, 1, 15, 16, 17, 300, 5000, 5001, 1 << 20, 1 << 40, UInt64.max]
         var held: [Held] = []
@@ -124,7 +124,7 @@ extension LockTests {
 
     @Test func `A wide writer is not starved by a stream of narrow writers`() {
       withWatchdog("wide among narrow") {
-        let lock = RangeLock(configuration: .init(granuleShift: 4))
+        let lock = makeLock(.init(granuleShift: 4))
         // Two narrow holds that overlap in time, again and again: the wide range is never free by itself.
         var current = Held(lock.lock(over: KeyRange(0...3), .write))
         let done = Journal()
@@ -151,7 +151,7 @@ extension LockTests {
 
     @Test func `A narrow request is not starved by wide readers that keep overlapping`() {
       withWatchdog("narrow among wide") {
-        let lock = RangeLock(configuration: .init(granuleShift: 4))
+        let lock = makeLock(.init(granuleShift: 4))
         var current = Held(lock.lock(over: .all, .read))
         let journal = Journal()
         let narrow = TestThread {
@@ -173,7 +173,7 @@ extension LockTests {
 
     @Test func `A release wakes only the waiters that it unblocks`() {
       withWatchdog("partial release") {
-        let lock = RangeLock(configuration: .init(granuleShift: 4))
+        let lock = makeLock(.init(granuleShift: 4))
         let left = Held(lock.lock(over: KeyRange(0...9), .write))
         let right = Held(lock.lock(over: KeyRange(100...109), .write))
         let journal = Journal()
@@ -198,7 +198,7 @@ extension LockTests {
 
     @Test func `The scoped forms return values, pass errors on and release`() {
       struct Refused: Error {}
-      let lock = RangeLock()
+      let lock = makeLock()
       let sum = lock.withReadLock(over: KeyRange(1...2)) { 3 }
       #expect(sum == 3)
       #expect(throws: Refused.self) {
@@ -211,7 +211,7 @@ extension LockTests {
       let result = await #expect(
         processExitsWith: .failure, observing: [\.standardErrorContent]
       ) {
-        var lock: RangeLock? = RangeLock()
+        var lock: RangeLock? = makeLock()
         let hold = lock!.tryLock(over: KeyRange(1...2), .write)!
         lock = nil
         hold.release()

@@ -49,6 +49,17 @@ final class OwnerWords: @unchecked Sendable {
     }
   }
 
+  /// Turns a reader into a writer; traps when somebody else is there.
+  func upgrade(_ keys: ClosedRange<Int>, seed: UInt64) {
+    for key in keys {
+      let old = words[key].wrappingAdd((1 << 16) - 1, ordering: .relaxed).oldValue
+      if old != 1 {
+        fatalError("key \(key): an upgrade beside \(String(old, radix: 16)); SEED=\(seed)")
+      }
+      plain[key] &+= 1
+    }
+  }
+
   /// Turns a writer into a reader, while it holds the keys.
   func downgrade(_ keys: ClosedRange<Int>) {
     for key in keys { words[key].wrappingSubtract((1 << 16) - 1, ordering: .relaxed) }
@@ -58,7 +69,7 @@ final class OwnerWords: @unchecked Sendable {
 }
 
 /// How long stress runs: sanitizers and slow machines scale it down, nightly runs up.
-private let scale: Double =
+let stressScale: Double =
   ProcessInfo.processInfo.environment["STRESS_SCALE"].flatMap(Double.init) ?? 1
 
 extension LockTests {
@@ -98,11 +109,11 @@ extension LockTests {
     @Test(arguments: mixes)
     func `No two conflicting holds share a key`(_ mix: Mix) {
       let seeds = SeededRandom(for: "stress: \(mix.testDescription)")
-      let before = NodePool.shared.blocksInUse
+      let before = testPool.blocksInUse
       withWatchdog(seconds: 120, "stress \(mix.testDescription), SEED=\(seeds.seed)") {
-        let lock = RangeLock(configuration: .init(granuleShift: mix.granuleShift))
+        let lock = makeLock(.init(granuleShift: mix.granuleShift))
         let owners = OwnerWords(Int(mix.keys))
-        let rounds = Int(20_000 * scale)
+        let rounds = Int(20_000 * stressScale)
         runThreads(mix.threads) { thread in
           var random = seeds.fork(thread)
           for _ in 0..<rounds { Self.step(mix, lock, owners, &random, seed: seeds.seed) }
@@ -112,7 +123,7 @@ extension LockTests {
         #expect(owners.isQuiet)
       }
       // Every request and every edge came back: also those whose waiters gave up.
-      #expect(NodePool.shared.blocksInUse == before)
+      #expect(testPool.blocksInUse == before)
     }
 
     private static func step(
@@ -122,7 +133,8 @@ extension LockTests {
       let size = random.chance(mix.wide) ? mix.keys >> random.below(11) : 1 + random.below(4)
       let first = random.below(mix.keys)
       let last = min(mix.keys - 1, first + max(1, size) - 1)
-      let mode: LockMode = random.chance(mix.writes) ? .write : .read
+      let mode: LockMode =
+        random.chance(mix.writes) ? .write : random.chance(30) ? .upgradeableRead : .read
       let kind = random.below(100)
       let range = KeyRange(first: first, last: last)
       let hold: RangeHold?
@@ -138,7 +150,32 @@ extension LockTests {
       let keys = Int(first)...Int(last)
       owners.enter(keys, mode, seed: seed)
       if random.chance(5) { rl_yield() }
-      if mode == .write, random.chance(mix.downgrades) {
+      if random.chance(mix.downgrades), mode != .write {
+        // An upgradeable reader waits, a reader tries.
+        if mode == .upgradeableRead, random.chance(50) {
+          hold.upgrade()
+        } else if !hold.tryUpgrade() {
+          owners.leave(keys, mode)
+          hold.release()
+          return
+        }
+        owners.upgrade(keys, seed: seed)
+        if random.chance(5) { rl_yield() }
+        if random.chance(50) {
+          owners.downgrade(keys)
+          hold.downgrade(to: random.chance(50) ? .upgradeableRead : .read)
+          owners.leave(keys, .read)
+        } else {
+          owners.leave(keys, .write)
+        }
+      } else if random.chance(20), keys.count > 1 {
+        let middle = Int.random(in: keys, using: &random)
+        let half = random.chance(50) ? keys.lowerBound...middle : middle...keys.upperBound
+        for key in keys where !half.contains(key) { owners.leave(key...key, mode) }
+        hold.shrink(to: KeyRange(UInt64(half.lowerBound)...UInt64(half.upperBound)))
+        if random.chance(20) { rl_yield() }
+        owners.leave(half, mode)
+      } else if mode == .write, random.chance(mix.downgrades) {
         owners.downgrade(keys)
         hold.downgrade()
         if random.chance(20) { rl_yield() }
@@ -154,7 +191,7 @@ extension LockTests {
       withWatchdog(seconds: 120, "stress of the semaphore, SEED=\(seeds.seed)") {
         let box = SemaphoreBox()
         let owners = OwnerWords(1)
-        let rounds = Int(40_000 * scale)
+        let rounds = Int(40_000 * stressScale)
         runThreads(6) { thread in
           var random = seeds.fork(thread)
           for _ in 0..<rounds {
@@ -192,7 +229,7 @@ extension LockTests {
 
     @Test func `Holds released by another thread do not make the pool grow for ever`() {
       withWatchdog("producer and consumer of holds") {
-        let lock = RangeLock()
+        let lock = makeLock()
         // Warm up, then count: 100,000 holds pass through, the pool may not grow with them.
         var carved = 0
         for round in 0..<2 {
@@ -205,9 +242,9 @@ extension LockTests {
             holds.put(Held(lock.lock(over: KeyRange(first: first, last: first + 10), .read)))
           }
           consumer.join()
-          if round == 0 { carved = NodePool.shared.blocksCarved }
+          if round == 0 { carved = testPool.blocksCarved }
         }
-        #expect(NodePool.shared.blocksCarved <= carved + 2 * NodePool.cacheLimit)
+        #expect(testPool.blocksCarved <= carved + 2 * NodePool.cacheLimit)
       }
     }
   }

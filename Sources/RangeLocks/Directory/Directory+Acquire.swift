@@ -22,6 +22,8 @@ enum Outcome: UInt8 {
   case refused
   /// Not published: no memory for an edge now. Edges made before may still count: wait them out.
   case noMemory
+  /// Not published: the lock is not in the directory's time. `leaveWhole`, then ask again.
+  case moved
 }
 
 extension Directory {
@@ -33,21 +35,45 @@ extension Directory {
     let level = level(of: range)
     markInUse(level)
     let homes = homes(level, range)
+    if homes.middle != nil { return false }
     homes.lock(adding: 1)
-    if conflicts(homes, range, mode) || !othersAreClear(level, homes, range) {
+    if !isInDirectoryTime || conflicts(homes, range, mode) || !othersAreClear(level, homes, range) {
       homes.unlock(removing: 1)
       return false
     }
     entry.initialize(range, mode, token: 0)
-    publish(entry, homes)
+    publish(entry, level, homes)
     homes.unlock(removing: 0)
     return true
+  }
+
+  /// Whether the directory is the place to ask. For a decision the caller has raised its counts, and looks at
+  /// those of other levels afterwards: see "Whole-lock mode" in docs/range-lock.md.
+  @inline(__always)
+  var isInDirectoryTime: Bool {
+    header.pointee.word.load(ordering: .sequentiallyConsistent) == WholeWord.directory
+  }
+
+  /// Links the entry of a hold of whole-lock mode. Needs the word "switching", so that nobody else can
+  /// publish, and there is nothing to look at; whoever comes later sees the entry as any other.
+  func adopt(_ entry: EntryRef) {
+    let level = level(of: entry.range)
+    markInUse(level)
+    let homes = homes(level, entry.range)
+    homes.lock(adding: 1)
+    // Clears the facts that the entry makes untrue.
+    _ = occupiedCoarser(level, entry.range)
+    // Range and mode stay untouched: the holder may be reading them.
+    entry.pointer.pointee.state.store(0, ordering: .relaxed)
+    entry.tail.pointee.extra = adoptedExtra
+    publish(entry, level, homes)
+    homes.unlock(removing: 0)
   }
 
   /// Sets the level's bit before its first entry. Sequentially consistent: pairs with the look at
   /// `levelsInUse` that every request makes after it has raised its counts.
   @inline(__always)
-  private func markInUse(_ level: Int) {
+  func markInUse(_ level: Int) {
     let bit = UInt64(1) &<< UInt64(level)
     if header.pointee.levelsInUse.load(ordering: .relaxed) & bit == 0 {
       header.pointee.levelsInUse.bitwiseOr(bit, ordering: .sequentiallyConsistent)
@@ -57,21 +83,8 @@ extension Directory {
   /// Whether an entry in the latched home shards conflicts.
   @inline(__always)
   private func conflicts(_ homes: Homes, _ range: KeyRange, _ mode: LockMode) -> Bool {
-    if hasConflict(homes.lower, range, mode) { return true }
-    if let upper = homes.upper { return hasConflict(upper, range, mode) }
-    return false
-  }
-
-  @inline(__always)
-  private func hasConflict(_ shard: ShardRef, _ range: KeyRange, _ mode: LockMode) -> Bool {
-    var link = shard.pointer.pointee.head
-    while let here = link {
-      let other = EntryLink.entry(of: here)
-      if other.range.overlaps(range), other.pointer.pointee.mode.conflicts(with: mode) {
-        return true
-      }
-      link = here.pointee.next
-    }
+    if homes.lower.tree.pointee.hasConflict(range, mode) { return true }
+    if let upper = homes.upper { return upper.tree.pointee.hasConflict(range, mode) }
     return false
   }
 
@@ -95,6 +108,7 @@ extension Directory {
       other &+= 1
     }
     if inUse & ((UInt64(1) &<< UInt64(level)) &- 1) == 0 { return true }
+    // Two granules at most: `acquireFast` does not do three.
     return isKnownEmptyBelow(level, homes.firstGranule)
       && (homes.lastGranule == homes.firstGranule
         || isKnownEmptyBelow(level, homes.lastGranule))
@@ -102,16 +116,26 @@ extension Directory {
 
   /// Links the entry into the latched home shards.
   @inline(__always)
-  private func publish(_ entry: EntryRef, _ homes: Homes) {
-    entry.pointer.pointee.stamp = Entry.linkedStamp
-    homes.lower.insert(entry.link0)
-    homes.lower.checkInvariants(pending: 0)
-    if let upper = homes.upper {
-      entry.pointer.pointee.homeCount = 2
-      upper.insert(entry.link1)
-      upper.checkInvariants(pending: 0)
-    } else {
-      entry.pointer.pointee.homeCount = 1
+  func publish(_ entry: EntryRef, _ level: Int, _ homes: Homes) {
+    link(entry, level, homes)
+    homes.visitAll { $0.checkInvariants(pending: 0) }
+  }
+
+  /// `publish` without a look at the counts.
+  @inline(__always)
+  func link(_ entry: EntryRef, _ level: Int, _ homes: Homes) {
+    entry.pointer.pointee.thread = UInt16(truncatingIfNeeded: rl_thread_index() &+ 1)
+    entry.pointer.pointee.shape = UInt8(truncatingIfNeeded: level &<< 2) | homes.count
+    if homes.upper == nil { entry.tail.pointee.extra = homes.lower.raw }
+    homes.lower.tree.pointee.insert(entry.link0, entry)
+    if let upper = homes.upper { publishMore(entry, homes, upper) }
+  }
+
+  @inline(never)
+  func publishMore(_ entry: EntryRef, _ homes: Homes, _ upper: ShardRef) {
+    upper.tree.pointee.insert(entry.link1, entry)
+    if let middle = homes.middle {
+      middle.tree.pointee.insert(entry.link2, entry)
     }
   }
 
@@ -125,13 +149,22 @@ extension Directory {
     _ range: KeyRange, _ mode: LockMode, _ entry: EntryRef, mayWait: Bool
   ) -> Outcome {
     let level = level(of: range)
+    markInUse(level)
     let homes = homes(level, range)
+    let extra = homes.middle == nil ? nil : pool.take()
+    if homes.middle != nil, extra == nil { return .noMemory }
     // The coarser levels whose shards we latch. It only grows, so the loop ends.
     var latched = occupiedCoarser(level, range)
     while true {
       lockCoarser(latched, range)
       homes.lock(adding: 1)
-      // Now published as far as others can tell: look again.
+      // Now published as far as others can tell: look again, at the mode first.
+      if !isInDirectoryTime {
+        homes.unlock(removing: 1)
+        unlockCoarser(latched, range)
+        if let extra { pool.give(extra) }
+        return .moved
+      }
       let late = occupiedCoarser(level, range) & ~latched
       if late == 0 { break }
       homes.unlock(removing: 1)
@@ -141,7 +174,7 @@ extension Directory {
 
     // Our token keeps the count from zero while edges come and are already dropped again.
     entry.initialize(range, mode, token: 1)
-    entry.pointer.pointee.homeCount = 0
+    entry.tail.pointee.extra = extra
     var examination = Examination(entry: entry, mayWait: mayWait)
     examineCoarser(latched, range, &examination)
     examine(homes, &examination)
@@ -152,9 +185,10 @@ extension Directory {
       entry.pointer.pointee.state.wrappingSubtract(1, ordering: .relaxed)
       homes.unlock(removing: 1)
       unlockCoarser(latched, range)
+      if let extra { pool.give(extra) }
       return outcome
     }
-    publish(entry, homes)
+    publish(entry, level, homes)
     // Acquires the sections of blockers that have gone since.
     let old = entry.pointer.pointee.state.wrappingSubtract(1, ordering: .acquiringAndReleasing)
       .oldValue
@@ -165,7 +199,7 @@ extension Directory {
 
   /// Clears the facts above the range and returns the coarser levels, as bits, that have entries there.
   /// Needs the own latches for a decision; without them it is a hint.
-  private func occupiedCoarser(_ level: Int, _ range: KeyRange) -> UInt64 {
+  func occupiedCoarser(_ level: Int, _ range: KeyRange) -> UInt64 {
     // Pairs with `markInUse`.
     let inUse = header.pointee.levelsInUse.load(ordering: .sequentiallyConsistent)
     var occupied: UInt64 = 0
@@ -177,7 +211,7 @@ extension Directory {
     return occupied
   }
 
-  private func lockCoarser(_ levels: UInt64, _ range: KeyRange) {
+  func lockCoarser(_ levels: UInt64, _ range: KeyRange) {
     var rest = levels
     while rest != 0 {
       let level = 63 - rest.leadingZeroBitCount
@@ -186,7 +220,7 @@ extension Directory {
     }
   }
 
-  private func unlockCoarser(_ levels: UInt64, _ range: KeyRange) {
+  func unlockCoarser(_ levels: UInt64, _ range: KeyRange) {
     var rest = levels
     while rest != 0 {
       let level = rest.trailingZeroBitCount
@@ -195,7 +229,7 @@ extension Directory {
     }
   }
 
-  private func examineCoarser(
+  func examineCoarser(
     _ levels: UInt64, _ range: KeyRange, _ examination: inout Examination
   ) {
     var rest = levels
@@ -206,16 +240,16 @@ extension Directory {
     }
   }
 
-  private func examine(_ homes: Homes, _ examination: inout Examination) {
+  func examine(_ homes: Homes, _ examination: inout Examination) {
     examination.examine(homes.lower, pool)
+    if let middle = homes.middle { examination.examine(middle, pool) }
     if let upper = homes.upper { examination.examine(upper, pool) }
   }
 
   /// Looks at the entries of finer levels, granule by granule, and records facts. Needs the own latches.
-  private func examineFiner(_ level: Int, _ homes: Homes, _ examination: inout Examination) {
-    examineBelow(level, homes.firstGranule, &examination)
-    if homes.lastGranule != homes.firstGranule {
-      examineBelow(level, homes.lastGranule, &examination)
+  func examineFiner(_ level: Int, _ homes: Homes, _ examination: inout Examination) {
+    for granule in homes.firstGranule...homes.lastGranule {
+      examineBelow(level, granule, &examination)
     }
   }
 
@@ -249,15 +283,14 @@ extension Directory {
     let shift = shift(level)
     let first = Self.granule(examination.watched.first, shift)
     let last = Self.granule(examination.watched.last, shift)
-    var shards: UInt64 = 0
+    var shards = ShardSet()
     if last - first >= UInt64(Self.shardCount) {
-      shards = UInt64.max
+      shards.insertAll()
     } else {
-      for granule in first...last { shards |= 1 << UInt64(Self.shardIndex(granule)) }
+      for granule in first...last { shards.insert(Self.shardIndex(granule)) }
     }
-    while shards != 0, !examination.isOver {
-      let shard = shard(level, index: shards.trailingZeroBitCount)
-      shards &= shards - 1
+    while !examination.isOver, let index = shards.popFirst() {
+      let shard = shard(level, index: index)
       // Zero: whoever adds here later sees our count or our fact ("Two looks").
       if shard.count == 0 { continue }
       shard.lock(adding: 0)
@@ -267,10 +300,36 @@ extension Directory {
   }
 }
 
+/// A set of shards of one level.
+private struct ShardSet {
+  private var low: UInt64 = 0
+  private var high: UInt64 = 0
+
+  mutating func insert(_ index: Int) {
+    if index < 64 { low |= 1 << UInt64(index) } else { high |= 1 << UInt64(index - 64) }
+  }
+
+  mutating func insertAll() { (low, high) = (.max, .max) }
+
+  mutating func popFirst() -> Int? {
+    if low != 0 {
+      defer { low &= low - 1 }
+      return low.trailingZeroBitCount
+    }
+    if high != 0 {
+      defer { high &= high - 1 }
+      return 64 + high.trailingZeroBitCount
+    }
+    return nil
+  }
+}
+
 /// One request looking at others: queues it behind each one that it conflicts with.
 struct Examination {
   let entry: EntryRef
   let mayWait: Bool
+  /// Whether `entry` is a reader that holds, and wants to be a writer.
+  var isUpgrade = false
   /// While finer levels are scanned: the granule that the scan is about.
   var watched = KeyRange.all
   /// Whether an entry overlapped the watched granule, conflicting or not.
@@ -294,29 +353,53 @@ struct Examination {
   /// Looks at one latched shard.
   mutating func examine(_ shard: ShardRef, _ pool: NodePool) {
     if isOver { return }
-    let range = entry.range
+    if shard.tree.pointee.overlaps(watched) { sawWatched = true }
     let mode = entry.pointer.pointee.mode
-    var link = shard.pointer.pointee.head
-    while let here = link {
-      link = here.pointee.next
-      let other = EntryLink.entry(of: here)
-      let otherRange = other.range
-      if otherRange.overlaps(watched) { sawWatched = true }
-      if !otherRange.overlaps(range) || !other.pointer.pointee.mode.conflicts(with: mode) {
-        continue
+    // A copy, because the closure may not change `self` beside its other uses.
+    var outcome = outcome
+    shard.tree.pointee.forEach(overlapping: entry.range) { other in
+      if isUpgrade {
+        outcome = examineForUpgrade(other, outcome, pool)
+        return outcome != .refused && outcome != .noMemory
       }
+      if !other.pointer.pointee.mode.conflicts(with: mode) { return true }
       // A cancelled waiter will never hold. It sets the flag before it unlinks; missing it is harmless.
-      if other.pointer.pointee.state.load(ordering: .relaxed) & Entry.cancelled != 0 { continue }
+      if other.pointer.pointee.state.load(ordering: .relaxed) & Entry.cancelled != 0 { return true }
       if !mayWait {
         outcome = .refused
-        return
+        return false
       }
       guard let block = pool.take() else {
         outcome = .noMemory
-        return
+        return false
       }
       other.addDependent(entry, block)
       outcome = .queued
+      return true
     }
+    self.outcome = outcome
+  }
+
+  /// Looks at one overlapping entry for a reader that becomes a writer; returns the new outcome.
+  private func examineForUpgrade(
+    _ other: EntryRef, _ outcome: Outcome, _ pool: NodePool
+  ) -> Outcome {
+    if other == entry { return outcome }
+    let isUpgrading =
+      other.pointer.pointee.state.load(ordering: .relaxed) & Entry.upgrading != 0
+    if !isUpgrading {
+      // A writer that does not hold waits behind us: it came later, or we would have waited for it.
+      if other.pointer.pointee.mode == .write { return outcome }
+      switch entry.holdBack(other, pool) {
+      case true?: return outcome
+      case nil: return .noMemory
+      case false?: break
+      }
+    }
+    // A reader that holds.
+    if !mayWait { return .refused }
+    guard let block = pool.take() else { return .noMemory }
+    other.addDependent(entry, block)
+    return .queued
   }
 }

@@ -10,25 +10,27 @@ import Synchronization
 extension Directory {
   /// The requests that hold and those that wait.
   func census() -> (holders: Int, waiters: Int) {
-    var holders = 0
+    // Neither number can change its place while we count.
+    modeLatch.pointee.lock()
+    defer { modeLatch.pointee.unlock() }
+    let word = header.pointee.word.load(ordering: .relaxed)
+    var holders = word & WholeWord.heldBit != 0 ? 1 : 0
     var waiters = 0
     let inUse = header.pointee.levelsInUse.load(ordering: .sequentiallyConsistent)
     for level in 0...header.pointee.topLevel where inUse >> UInt64(level) & 1 != 0 {
       for index in 0..<Self.shardCount {
         let shard = shard(level, index: index)
         shard.lock(adding: 0)
-        var link = shard.pointer.pointee.head
-        while let here = link {
-          link = here.pointee.next
-          let entry = EntryLink.entry(of: here)
-          // An entry with two homes counts at its first.
-          if entry.link0 != here { continue }
+        shard.tree.pointee.forEach(overlapping: .all) { entry in
+          // An entry with several homes counts at its first.
+          if homes(level, entry.range).lower != shard { return true }
           let state = entry.pointer.pointee.state.load(ordering: .relaxed)
-          if state & Entry.countMask == 0 {
-            holders += 1
-          } else if state & Entry.cancelled == 0 {
+          if state & Entry.countMask == 0 || state & Entry.upgrading != 0 { holders += 1 }
+          if state & Entry.countMask == 0 { return true }
+          if state & Entry.cancelled == 0 {
             waiters += 1
           }
+          return true
         }
         shard.unlock(removing: 0)
       }
@@ -36,7 +38,12 @@ extension Directory {
     return (holders, waiters)
   }
 
-  /// Whether no shard has an entry. Exact only while nobody uses the directory.
+  /// Whether nobody holds or waits. Exact only while nobody uses the lock.
+  var isUnused: Bool {
+    header.pointee.word.load(ordering: .acquiring) & WholeWord.heldBit == 0 && isEmpty
+  }
+
+  /// Whether no shard has an entry. Exact only while nobody can add one.
   var isEmpty: Bool {
     let inUse = header.pointee.levelsInUse.load(ordering: .sequentiallyConsistent)
     for level in 0...header.pointee.topLevel where inUse >> UInt64(level) & 1 != 0 {

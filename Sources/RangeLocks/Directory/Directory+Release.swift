@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Giving a range back, whole or half (downgrade), and taking a request back (cancel).
+// Giving a range back, and taking a request back (cancel).
 //
 // Guarantee: whoever waited only for this entry is granted, and nobody else is woken; a cancelled request
 // leaves nothing behind and never holds.
@@ -11,12 +11,12 @@ import CRangeland
 import Synchronization
 
 extension Directory {
-  /// Ends a granted request.
+  /// Ends a granted request that is linked.
   @inline(__always)
   func release(_ entry: EntryRef) {
     unlink(entry)
     // Pushes happened under the latches that `unlink` took: a plain look sees them all.
-    if entry.pointer.pointee.dependents.load(ordering: .relaxed) != nil {
+    if entry.tail.pointee.dependents.load(ordering: .relaxed) != nil {
       entry.dropDependents(pool)
     }
     pool.give(entry.raw)
@@ -25,39 +25,28 @@ extension Directory {
   /// Takes the entry out of its home shards.
   @inline(__always)
   private func unlink(_ entry: EntryRef) {
-    #if RANGELAND_CHECKS
-      precondition(
-        entry.pointer.pointee.stamp == Entry.linkedStamp,
-        "RangeLock: released twice, or after the lock was destroyed")
-    #endif
-    unlink(entry.link0)
-    if entry.pointer.pointee.homeCount == 2 { unlink(entry.link1) }
-    #if RANGELAND_CHECKS
-      entry.pointer.pointee.stamp = 0
-    #endif
+    let homes = homes(entry.pointer.pointee.level, entry.range)
+    unlink(entry.link0, homes.lower)
+    if let upper = homes.upper { unlinkMore(entry, homes, upper) }
+    entry.checkAndClearStamp()
+  }
+
+  @inline(never)
+  private func unlinkMore(_ entry: EntryRef, _ homes: Homes, _ upper: ShardRef) {
+    unlink(entry.link1, upper)
+    if let middle = homes.middle {
+      unlink(entry.link2, middle)
+      let extra = entry.tail.pointee.extra.unsafelyUnwrapped
+      if extra != adoptedExtra { pool.give(extra) }
+    }
   }
 
   @inline(__always)
-  private func unlink(_ link: UnsafeMutablePointer<EntryLink>) {
-    let shard = link.pointee.shard
+  private func unlink(_ link: UnsafeMutablePointer<EntryLink>, _ shard: ShardRef) {
     shard.lock(adding: 0)
-    shard.remove(link)
+    shard.tree.pointee.remove(link)
     shard.checkInvariants(pending: 1)
     shard.unlock(removing: 1)
-  }
-
-  /// Makes a granted writer a reader; readers that wait for nobody else enter.
-  func downgrade(_ entry: EntryRef) {
-    guard entry.pointer.pointee.mode == .write else { return }
-    // All home latches at once: nobody sees a writer in one shard and a reader in the other.
-    let homes = homes(level(of: entry.range), entry.range)
-    homes.lock(adding: 0)
-    entry.pointer.pointee.mode = .read
-    homes.unlock(removing: 0)
-    // From here on only writers queue behind us.
-    if entry.pointer.pointee.dependents.load(ordering: .relaxed) != nil {
-      entry.dropReadingDependents(pool)
-    }
   }
 
   /// Takes back a request that has not been granted; false if the grant came first.
@@ -73,7 +62,7 @@ extension Directory {
       if result.exchanged { break }
       old = result.original
     }
-    if entry.pointer.pointee.homeCount != 0 {
+    if entry.pointer.pointee.shape != 0 {
       unlink(entry)
       entry.dropDependents(pool)
     }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The directory of a range lock: levels of granules, a factor of 16 apart, each 64 shards.
+// The directory of a range lock: levels of granules, a factor of 4 apart, each 128 shards.
 //
 // Guarantee: two requests that overlap find each other, whatever their sizes (docs/range-lock.md).
-// Mechanism: a request lives at the finest level whose granule is not smaller than it, hence in at most two
-// granules; granules hash to shards. Requests of other levels look here by count and by facts.
-// Cost: 4 KiB of memory idle, 8 KiB a level in use; address space for all levels is reserved at once.
+// Mechanism: a request lives at the finest level whose granule is at least half as large as it, hence in at most
+// three granules; granules hash to shards. Requests of other levels look here by count and by facts.
+// Cost: 4 KiB of memory idle, up to 16 KiB a level in use; address space for all levels is reserved at once.
 // Source: the project's design, section 5.
 //
 // Lock order inside: coarser level before finer, in a level the lower shard address first. The pool's latch is
@@ -14,26 +14,33 @@
 import CRangeland
 import Synchronization
 
-/// The start of the mapping. All but `levelsInUse` is set before sharing and immutable.
+/// The start of the mapping. All but `word` and `levelsInUse` is set before sharing and immutable.
+///
+/// In the directory's time nobody writes this line; in whole-lock mode only `word` changes.
+@usableFromInline
 struct DirectoryHeader: ~Copyable {
+  /// Which mode the lock is in, and in whole-lock mode who holds: see `WholeWord`.
+  @usableFromInline let word: Atomic<UInt64>
   /// A bit per level that ever had an entry: set before the first entry is added, never cleared.
   let levelsInUse: Atomic<UInt64>
   var granuleShift: Int
   /// The level of one granule with all keys.
   var topLevel: Int
-  var pool: NodePool
+  @usableFromInline var pool: NodePool
 }
 
 /// The handle of a directory.
-struct Directory {
-  let raw: UnsafeMutableRawPointer
+@usableFromInline
+struct Directory: @unchecked Sendable {
+  // Sendable: an immutable address; what is there is atomic or latched.
+  @usableFromInline let raw: UnsafeMutableRawPointer
 
-  static let shardBits = 6
+  static let shardBits = 7
   static let shardCount = 1 << shardBits
-  static let levelBits = 4
+  static let levelBits = 2
 
   /// Makes an empty directory; the lowest granule has `1 << granuleShift` keys.
-  init(granuleShift: Int) {
+  init(granuleShift: Int, entersWholeMode: Bool, pool: NodePool) {
     let topLevel = (64 - granuleShift + Self.levelBits - 1) / Self.levelBits
     let bytes = Self.bytes(topLevel)
     guard let raw = rl_reserve(bytes) else {
@@ -42,34 +49,53 @@ struct Directory {
     self.raw = raw
     header.pointee.granuleShift = granuleShift
     header.pointee.topLevel = topLevel
-    header.pointee.pool = .shared
+    header.pointee.pool = pool
+    modeSwitch.pointee.samplesNeeded = entersWholeMode ? ModeSwitch.fewestSamples : 0
+    if !entersWholeMode { header.pointee.word.store(WholeWord.directory, ordering: .relaxed) }
   }
 
   /// Gives the memory back. Nobody may use the directory any more.
   func destroy() { _ = rl_release(raw, Self.bytes(header.pointee.topLevel)) }
 
   private static func bytes(_ topLevel: Int) -> Int {
-    (1 + (topLevel + 1) * shardCount) * nodeStride
+    (3 + (topLevel + 1) * shardCount) * nodeStride
   }
 
-  @inline(__always)
+  @inlinable @inline(__always)
   var header: UnsafeMutablePointer<DirectoryHeader> {
     raw.assumingMemoryBound(to: DirectoryHeader.self)
   }
 
   @inline(__always)
+  var modeLatch: UnsafeMutablePointer<Latch> {
+    (raw + nodeStride).assumingMemoryBound(to: Latch.self)
+  }
+
+  /// The second block of an entry that was taken over from whole-lock mode. One is enough: until it is released
+  /// the mode is not entered again.
+  @inline(__always)
+  var adoptedExtra: UnsafeMutableRawPointer { raw + 2 * nodeStride }
+
+  /// Needs the mode latch. Apart from it, so that no access to a part of one covers the other.
+  @inline(__always)
+  var modeSwitch: UnsafeMutablePointer<ModeSwitch> {
+    (raw + nodeStride + 64).assumingMemoryBound(to: ModeSwitch.self)
+  }
+
+  @inlinable @inline(__always)
   var pool: NodePool { header.pointee.pool }
 }
 
 // MARK: - Geometry
 
 extension Directory {
-  /// The finest level with granules of at least the range's size.
+  /// The finest level with granules of at least half the range's size; the last for nearly all keys.
   @inline(__always)
   func level(of range: KeyRange) -> Int {
     let bits = 64 &- (range.last &- range.first).leadingZeroBitCount
-    let over = bits &- header.pointee.granuleShift
-    return over <= 0 ? 0 : (over &+ Self.levelBits &- 1) &>> 2
+    let over = bits &- header.pointee.granuleShift &- 1
+    if over <= 0 { return 0 }
+    return bits == 64 ? header.pointee.topLevel : (over &+ 1) &>> 1
   }
 
   /// Keys of a granule at `level`, as a shift between 1 and 64.
@@ -101,29 +127,52 @@ extension Directory {
 
   @inline(__always)
   func shard(_ level: Int, index: Int) -> ShardRef {
-    ShardRef(raw: raw + (1 &+ (level &<< Self.shardBits) &+ index) &* nodeStride)
+    ShardRef(raw: raw + (3 &+ (level &<< Self.shardBits) &+ index) &* nodeStride)
   }
 
-  /// The shards that hold the entries of `level` which overlap `range`, as far as that takes no more than two.
+  /// The shards of the granules of `level` that contain the keys of `range`: at most three granules.
   @inline(__always)
   func homes(_ level: Int, _ range: KeyRange) -> Homes {
     let shift = shift(level)
     let first = Self.granule(range.first, shift)
     let last = Self.granule(range.last, shift)
-    let a = shard(level, index: Self.shardIndex(first))
-    if first == last { return Homes(lower: a, upper: nil, firstGranule: first, lastGranule: last) }
-    let b = shard(level, index: Self.shardIndex(last))
-    if a == b { return Homes(lower: a, upper: nil, firstGranule: first, lastGranule: last) }
-    return a.raw < b.raw
-      ? Homes(lower: a, upper: b, firstGranule: first, lastGranule: last)
-      : Homes(lower: b, upper: a, firstGranule: first, lastGranule: last)
+    let shard = shard(level, index: Self.shardIndex(first))
+    if first == last {
+      return Homes(lower: shard, middle: nil, upper: nil, firstGranule: first, lastGranule: last)
+    }
+    return severalHomes(level, first, last)
+  }
+
+  @inline(never)
+  private func severalHomes(_ level: Int, _ first: UInt64, _ last: UInt64) -> Homes {
+    var lower = shard(level, index: Self.shardIndex(first))
+    var upper = shard(level, index: Self.shardIndex(last))
+    if lower.raw > upper.raw { swap(&lower, &upper) }
+    var homes = Homes(
+      lower: lower, middle: nil, upper: lower == upper ? nil : upper, firstGranule: first,
+      lastGranule: last)
+    if last &- first == 1 { return homes }
+    let middle = shard(level, index: Self.shardIndex(first &+ 1))
+    if middle == lower || middle == upper { return homes }
+    if middle.raw < lower.raw {
+      homes.lower = middle
+      homes.middle = homes.upper == nil ? nil : lower
+      homes.upper = homes.upper ?? lower
+    } else if middle.raw > upper.raw {
+      homes.middle = homes.upper
+      homes.upper = middle
+    } else {
+      homes.middle = middle
+    }
+    return homes
   }
 }
 
-/// The shards of one or two neighbouring granules, in latching order.
+/// The shards of up to three neighbouring granules, each once, in latching order.
 struct Homes {
   var lower: ShardRef
-  /// Nil when both granules are one, or hash to one shard.
+  /// Not nil: there are three, and `upper` is not nil.
+  var middle: ShardRef?
   var upper: ShardRef?
   var firstGranule: UInt64
   var lastGranule: UInt64
@@ -132,22 +181,48 @@ struct Homes {
   @inline(__always)
   func lock(adding: UInt32) {
     lower.lock(adding: adding)
-    if let upper { upper.lock(adding: adding) }
+    if let upper {
+      if let middle { middle.lock(adding: adding) }
+      upper.lock(adding: adding)
+    }
   }
 
   @inline(__always)
   func unlock(removing: UInt32) {
-    if let upper { upper.unlock(removing: removing) }
+    if let upper {
+      upper.unlock(removing: removing)
+      if let middle { middle.unlock(removing: removing) }
+    }
     lower.unlock(removing: removing)
+  }
+
+  /// Unlatches; the closure says what goes from each shard's count.
+  func unlock(removing: (ShardRef) -> UInt32) {
+    if let upper { upper.unlock(removing: removing(upper)) }
+    if let middle { middle.unlock(removing: removing(middle)) }
+    lower.unlock(removing: removing(lower))
+  }
+
+  func contains(_ shard: ShardRef) -> Bool { shard == lower || shard == middle || shard == upper }
+
+  /// Calls `body` for each shard, in latching order.
+  @inline(__always)
+  func visitAll(_ body: (ShardRef) -> Void) {
+    body(lower)
+    if let middle { body(middle) }
+    if let upper { body(upper) }
   }
 
   /// Whether a shard has entries, or is about to. See `ShardRef.count` for the order.
   @inline(__always)
   var isOccupied: Bool {
     if lower.count != 0 { return true }
-    if let upper { return upper.count != 0 }
-    return false
+    guard let upper else { return false }
+    return upper.count != 0 || middle.map { $0.count != 0 } ?? false
   }
+
+  @inline(__always)
+  var count: UInt8 { upper == nil ? 1 : middle == nil ? 2 : 3 }
 }
 
 // MARK: - Facts
@@ -175,11 +250,12 @@ extension Directory {
   @inline(__always)
   func forgetEmptyBelow(_ level: Int, _ homes: Homes) {
     forget(level, homes.firstGranule)
-    if homes.lastGranule != homes.firstGranule { forget(level, homes.lastGranule) }
+    if homes.lastGranule == homes.firstGranule { return }
+    for granule in (homes.firstGranule + 1)...homes.lastGranule { forget(level, granule) }
   }
 
   @inline(__always)
-  private func forget(_ level: Int, _ granule: UInt64) {
+  func forget(_ level: Int, _ granule: UInt64) {
     let word = fact(level, granule)
     // A plain look first: in steady state nothing is set and the line stays shared.
     while word.pointee.load(ordering: .sequentiallyConsistent) == granule &+ 1 {

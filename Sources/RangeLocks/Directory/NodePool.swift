@@ -13,13 +13,30 @@ import CRangeland
 import Synchronization
 
 /// Size and alignment of a block: what two threads write stays on different pairs of cache lines.
-let nodeStride = 128
+@usableFromInline var nodeStride: Int { 128 }
 
 /// One thread's free list, `nodeStride` bytes apart from the next thread's. Only that thread uses it; a
 /// later thread with the same index is ordered after it by the index assignment's lock.
+@usableFromInline
 struct NodeCache {
-  var head: UnsafeMutableRawPointer?
-  var count: Int
+  @usableFromInline var head: UnsafeMutableRawPointer?
+  /// Blocks in the list; in the high half the thread's requests in directories, over all locks.
+  @usableFromInline var counts: UInt64
+
+  @inline(__always)
+  var count: Int { Int(counts & 0xFFFF_FFFF) }
+
+  @usableFromInline static var oneRequest: UInt64 { 1 << 32 }
+
+  /// Whether the next request is not one that samples: see `Directory.sample`.
+  @inline(__always)
+  var isNoSampleDue: Bool {
+    (counts &+ Self.oneRequest) & (UInt64(ModeSwitch.sampleInterval - 1) << 32) != 0
+  }
+
+  /// A block was taken for a request in a directory.
+  @inline(__always)
+  mutating func countTakeForRequest() { counts &+= Self.oneRequest &- 1 }
 }
 
 /// What all threads share; protected by the pool's latch.
@@ -34,21 +51,23 @@ struct NodeDepot {
 }
 
 /// The handle: the start of the per-thread caches. Copy it freely; it is valid for ever.
+@usableFromInline
 struct NodePool: @unchecked Sendable {
   // Sendable: a cache is used by its own thread only, the depot under its latch.
 
   /// `RL_MAX_THREADS` caches, then the latch of the depot, then the depot.
-  let caches: UnsafeMutableRawPointer
+  @usableFromInline let caches: UnsafeMutableRawPointer
 
   /// Most blocks a thread keeps to itself, and how many move at a time.
-  static let cacheLimit = 64
+  @usableFromInline static var cacheLimit: Int { 64 }
   static let batch = 32
   static let chunkBytes = 1 << 20
 
   /// The pool of the process.
   static let shared = NodePool()
 
-  private init() {
+  /// A pool of its own, for tests that count blocks. It is never freed.
+  init() {
     let bytes = (Int(RL_MAX_THREADS) + 2) * nodeStride
     guard let base = rl_reserve(bytes) else {
       fatalError("RangeLocks: no address space for \(bytes) bytes of per-thread lists")
@@ -56,8 +75,8 @@ struct NodePool: @unchecked Sendable {
     caches = base
   }
 
-  @inline(__always)
-  private func cache(_ thread: UInt32) -> UnsafeMutablePointer<NodeCache> {
+  @inlinable @inline(__always)
+  func cache(_ thread: UInt32) -> UnsafeMutablePointer<NodeCache> {
     (caches + Int(thread) &* nodeStride).assumingMemoryBound(to: NodeCache.self)
   }
 
@@ -70,31 +89,39 @@ struct NodePool: @unchecked Sendable {
   }
 
   /// Takes a block whose contents are unspecified; nil when the system gives no more memory.
-  @inline(__always)
-  func take() -> UnsafeMutableRawPointer? {
+  @inlinable @inline(__always)
+  func take() -> UnsafeMutableRawPointer? { take(cache(rl_thread_index())) }
+
+  /// The same, given the calling thread's cache.
+  @inlinable @inline(__always)
+  func take(_ cache: UnsafeMutablePointer<NodeCache>) -> UnsafeMutableRawPointer? {
     #if RANGELAND_CHECKS
       if Self.isToRefuse() { return nil }
     #endif
-    let cache = cache(rl_thread_index())
     guard let block = cache.pointee.head else { return takeSlow(cache) }
     cache.pointee.head = block.load(as: UnsafeMutableRawPointer?.self)
-    cache.pointee.count &-= 1
+    cache.pointee.counts &-= 1
     return block
   }
 
   /// Gives a block back to the calling thread's list.
-  @inline(__always)
-  func give(_ block: UnsafeMutableRawPointer) {
-    let cache = cache(rl_thread_index())
+  @inlinable @inline(__always)
+  func give(_ block: UnsafeMutableRawPointer) { give(block, cache(rl_thread_index())) }
+
+  /// The same, given the calling thread's cache.
+  @inlinable @inline(__always)
+  func give(_ block: UnsafeMutableRawPointer, _ cache: UnsafeMutablePointer<NodeCache>) {
     block.storeBytes(of: cache.pointee.head, as: UnsafeMutableRawPointer?.self)
     cache.pointee.head = block
-    cache.pointee.count &+= 1
-    if cache.pointee.count > Self.cacheLimit { trimSlow(cache) }
+    cache.pointee.counts &+= 1
+    if UInt32(truncatingIfNeeded: cache.pointee.counts) > UInt32(Self.cacheLimit) {
+      trimSlow(cache)
+    }
   }
 
   /// Fills the cache with a batch and takes one of it.
-  @inline(never)
-  private func takeSlow(_ cache: UnsafeMutablePointer<NodeCache>) -> UnsafeMutableRawPointer? {
+  @usableFromInline @inline(never)
+  func takeSlow(_ cache: UnsafeMutablePointer<NodeCache>) -> UnsafeMutableRawPointer? {
     let depot = depot
     latch.pointee.lock()
     defer { latch.pointee.unlock() }
@@ -102,11 +129,11 @@ struct NodePool: @unchecked Sendable {
       guard let block = takeLocked(depot) else { break }
       block.storeBytes(of: cache.pointee.head, as: UnsafeMutableRawPointer?.self)
       cache.pointee.head = block
-      cache.pointee.count += 1
+      cache.pointee.counts += 1
     }
     guard let block = cache.pointee.head else { return nil }
     cache.pointee.head = block.load(as: UnsafeMutableRawPointer?.self)
-    cache.pointee.count -= 1
+    cache.pointee.counts -= 1
     return block
   }
 
@@ -130,8 +157,8 @@ struct NodePool: @unchecked Sendable {
   }
 
   /// Moves a batch to the depot: a thread that only releases what others acquired must not hoard.
-  @inline(never)
-  private func trimSlow(_ cache: UnsafeMutablePointer<NodeCache>) {
+  @usableFromInline @inline(never)
+  func trimSlow(_ cache: UnsafeMutablePointer<NodeCache>) {
     let depot = depot
     latch.pointee.lock()
     for _ in 0..<Self.batch {
@@ -140,7 +167,7 @@ struct NodePool: @unchecked Sendable {
       block.storeBytes(of: depot.pointee.head, as: UnsafeMutableRawPointer?.self)
       depot.pointee.head = block
     }
-    cache.pointee.count -= Self.batch
+    cache.pointee.counts -= UInt64(Self.batch)
     depot.pointee.count += Self.batch
     latch.pointee.unlock()
   }
@@ -176,7 +203,7 @@ struct NodePool: @unchecked Sendable {
     /// The thread-local word: takes to let pass in the low half, takes to refuse in the high half.
     private static let refusalWord: UInt32 = 7
 
-    private static func isToRefuse() -> Bool {
+    @usableFromInline static func isToRefuse() -> Bool {
       let word = rl_tls_get(refusalWord)
       if word >> 32 == 0 { return false }
       if word & 0xFFFF_FFFF != 0 {

@@ -2,31 +2,37 @@
 //
 // A shard: the requests whose granule hashes here, under a latch that carries their number.
 //
-// Guarantee: the list changes only under the latch; a thread that takes the latch *to add* raises the count in
+// Guarantee: the tree changes only under the latch; a thread that takes the latch *to add* raises the count in
 // the same atomic step, so that who reads zero is ordered before it (see docs/range-lock.md, "Two looks").
-// Mechanism: one word: bit 0 held, bit 1 somebody may sleep, the rest the count of entries.
-// Cost: one compare-and-swap to lock, one exchange to unlock; 128 bytes.
-// Source: Drepper, "Futexes Are Tricky" (2011), mutex2, for sleeping.
+// Mechanism: one word: bit 0 held, the rest the count of entries. Only the holder of the latch changes the word,
+// so a plain store unlocks. A word of its own says that somebody may sleep.
+// Cost: one compare-and-swap to lock, one store to unlock; 128 bytes.
+//
+// Sleeping: whoever sleeps counts itself in `sleepers` first, and whoever unlocks looks there afterwards. The
+// unlocking store may still be under way when it looks, so a wake-up can be missed; a barrier that excludes this
+// would cost as much as the latch. A sleeper looks again by itself after `sleepLimit`.
 //
 // Layout of a shard (128 bytes, aligned):
-//      0  word, head                                                   Shard
+//      0  word, sleepers                                               Shard
+//      8  root                                                         IntervalTree
 //     64  eight facts: granule + 1 of a granule below which nothing is held, or 0     Atomic<UInt64>
 
 import CRangeland
 import Synchronization
 
-/// The first line of a shard. Zeroed memory is a valid empty shard.
+/// The atomic part of a shard. Zeroed memory is a valid empty shard.
 struct Shard: ~Copyable {
   let word: Atomic<UInt32>
-  /// The list of entries; protected by the latch in `word`.
-  var head: UnsafeMutablePointer<EntryLink>?
+  /// Threads that sleep for the latch, or are about to.
+  let sleepers: Atomic<UInt32>
 
   static let held: UInt32 = 1
-  static let sleepers: UInt32 = 2
-  static let one: UInt32 = 4
+  static let one: UInt32 = 2
 
   /// Polls before the first sleep, about 2 microseconds: longer than nearly all sections.
   static let spinLimit = 100
+  /// The longest sleep, in nanoseconds.
+  static let sleepLimit: UInt64 = 200_000
 }
 
 /// The handle of a shard. It lives as long as its lock.
@@ -36,10 +42,17 @@ struct ShardRef: Equatable {
   @inline(__always)
   var pointer: UnsafeMutablePointer<Shard> { raw.assumingMemoryBound(to: Shard.self) }
 
+  /// The entries; needs the latch.
+  @inline(__always)
+  var tree: UnsafeMutablePointer<IntervalTree> {
+    (raw + 8).assumingMemoryBound(to: IntervalTree.self)
+  }
+
   /// The number of entries, those being added included.
   ///
   /// Sequentially consistent: one half of "I publish, then look at you", see docs/range-lock.md. Zero also
-  /// acquires the sections of all that were here (every change of the word is a read-modify-write).
+  /// acquires the sections of all that were here: it was stored by an unlock, whose thread had acquired the latch
+  /// from the unlock before.
   @inline(__always)
   var count: UInt32 { pointer.pointee.word.load(ordering: .sequentiallyConsistent) / Shard.one }
 
@@ -50,27 +63,80 @@ struct ShardRef: Equatable {
   func lock(adding: UInt32) {
     let old = pointer.pointee.word.load(ordering: .relaxed)
     let new = (old &+ adding &* Shard.one) | Shard.held
-    if old & (Shard.held | Shard.sleepers) != 0
+    if old & Shard.held != 0
       || !pointer.pointee.word.compareExchange(
         expected: old, desired: new, successOrdering: .sequentiallyConsistent,
         failureOrdering: .relaxed
       ).exchanged
     {
       lockSlow(adding: adding)
+      return
     }
+    tidy(old)
+  }
+
+  /// An entry that left alone let its link lie; see `tryRemoveOnly`. Needs the latch, `old` from before it.
+  @inline(__always)
+  private func tidy(_ old: UInt32) {
+    if old < Shard.one { tree.pointee.root = nil }
+  }
+
+  /// Like `lock(adding:)`, but gives up at once when somebody is there; true if it has the latch.
+  @inline(__always)
+  func tryLock(adding: UInt32) -> Bool {
+    let old = pointer.pointee.word.load(ordering: .relaxed)
+    let new = (old &+ adding &* Shard.one) | Shard.held
+    if old & Shard.held != 0
+      || !pointer.pointee.word.compareExchange(
+        expected: old, desired: new, successOrdering: .sequentiallyConsistent,
+        failureOrdering: .relaxed
+      ).exchanged
+    {
+      return false
+    }
+    tidy(old)
+    return true
+  }
+
+  /// Takes the latch and adds one to the count if nobody is there and nothing in the tree, whose root may be
+  /// left from earlier: use `insertFirst`, or lock again.
+  @inline(__always)
+  func tryLockEmpty() -> Bool {
+    pointer.pointee.word.compareExchange(
+      expected: 0, desired: Shard.one | Shard.held, successOrdering: .sequentiallyConsistent,
+      failureOrdering: .relaxed
+    ).exchanged
+  }
+
+  /// Takes the only entry out if nobody has the latch. While the count is zero the root means nothing.
+  @inline(__always)
+  func tryRemoveOnly() -> Bool {
+    // Releases the entry's section to who reads zero; acquires its dependents.
+    pointer.pointee.word.compareExchange(
+      expected: Shard.one, desired: 0, successOrdering: .acquiringAndReleasing,
+      failureOrdering: .relaxed
+    ).exchanged
   }
 
   /// Frees the latch, takes `removing` (0 or 1) from the count, wakes one sleeper if there may be one.
   @inline(__always)
   func unlock(removing: UInt32) {
-    // Only the sleeper bit changes while we hold the latch.
-    let count = pointer.pointee.word.load(ordering: .relaxed) / Shard.one &- removing
-    // Releases the list to the next holder, and the section of a removed entry to who reads zero.
-    let old = pointer.pointee.word.exchange(count &* Shard.one, ordering: .releasing)
+    if unlockHasSleepers(removing: removing) { wakeSlow() }
+  }
+
+  /// Frees the latch like `unlock(removing:)`; true if the caller has to call `wakeSlow`.
+  @inline(__always)
+  func unlockHasSleepers(removing: UInt32) -> Bool {
+    // Only we change the word while we hold the latch.
+    let old = pointer.pointee.word.load(ordering: .relaxed)
     #if RANGELAND_CHECKS
       precondition(old & Shard.held != 0, "Shard.unlock: the latch is not held")
+      precondition(old >= removing &* Shard.one, "Shard.unlock: the count is below zero")
     #endif
-    if old & Shard.sleepers != 0 { wakeSlow() }
+    // Releases the tree to the next holder, and the section of a removed entry to who reads zero.
+    pointer.pointee.word.store(
+      (old &- removing &* Shard.one) & ~Shard.held, ordering: .releasing)
+    return pointer.pointee.sleepers.load(ordering: .relaxed) != 0
   }
 
   @inline(never)
@@ -79,13 +145,12 @@ struct ShardRef: Equatable {
     while true {
       let old = pointer.pointee.word.load(ordering: .relaxed)
       if old & Shard.held == 0 {
-        var new = (old &+ adding &* Shard.one) | Shard.held
-        // We may have slept beside others: our unlock has to wake the next.
-        if spins >= Shard.spinLimit { new |= Shard.sleepers }
+        let new = (old &+ adding &* Shard.one) | Shard.held
         if pointer.pointee.word.compareExchange(
           expected: old, desired: new, successOrdering: .sequentiallyConsistent,
           failureOrdering: .relaxed
         ).exchanged {
+          tidy(old)
           return
         }
         continue
@@ -95,69 +160,39 @@ struct ShardRef: Equatable {
         rl_cpu_relax()
         continue
       }
-      if old & Shard.sleepers == 0 {
-        if !pointer.pointee.word.compareExchange(
-          expected: old, desired: old | Shard.sleepers, ordering: .relaxed
-        ).exchanged {
-          continue
-        }
-      }
-      _ = rl_futex_wait(wordAddress, old | Shard.sleepers, UInt64.max)
+      pointer.pointee.sleepers.wrappingAdd(1, ordering: .sequentiallyConsistent)
+      _ = rl_futex_wait(wordAddress, old, rl_monotonic_ns() &+ Shard.sleepLimit)
+      pointer.pointee.sleepers.wrappingSubtract(1, ordering: .relaxed)
     }
   }
 
   @inline(never)
-  private func wakeSlow() { _ = rl_futex_wake(wordAddress, 1) }
+  func wakeSlow() { _ = rl_futex_wake(wordAddress, 1) }
 
   private var wordAddress: UnsafeMutablePointer<UInt32> { raw.assumingMemoryBound(to: UInt32.self) }
 }
 
-// MARK: - The list
+// MARK: - Checking
 
 extension ShardRef {
-  /// Puts a link at the head. Needs the latch.
-  @inline(__always)
-  func insert(_ link: UnsafeMutablePointer<EntryLink>) {
-    let head = pointer.pointee.head
-    link.initialize(to: EntryLink(next: head, previous: nil, shard: self))
-    if let head { head.pointee.previous = link }
-    pointer.pointee.head = link
-  }
-
-  /// Takes a link out. Needs the latch.
-  @inline(__always)
-  func remove(_ link: UnsafeMutablePointer<EntryLink>) {
-    let next = link.pointee.next
-    let previous = link.pointee.previous
-    if let previous { previous.pointee.next = next } else { pointer.pointee.head = next }
-    if let next { next.pointee.previous = previous }
-  }
-
-  /// Checks the list against the count; needs the latch. `pending`: of the count, not linked yet.
+  /// Checks the tree against the count; needs the latch. `pending`: of the count, not linked yet.
   ///
-  /// - Complexity: looks at 64 entries at most, so that checked builds stay usable with long lists.
+  /// - Complexity: looks at some 32 entries at most, so that checked builds stay usable with many.
+  @inline(__always)
   func checkInvariants(pending: UInt32) {
     #if RANGELAND_CHECKS
       let expected = pointer.pointee.word.load(ordering: .relaxed) / Shard.one &- pending
-      var length: UInt32 = 0
-      var previous: UnsafeMutablePointer<EntryLink>?
-      var link = pointer.pointee.head
-      while let here = link, length < 64 {
-        let entry = EntryLink.entry(of: here)
-        precondition(here.pointee.previous == previous, "Shard: a link's previous is wrong")
-        precondition(here.pointee.shard == self, "Shard: a link is in the list of another shard")
+      if (tree.pointee.root?.height ?? 0) > 5 { return }
+      let count = tree.pointee.checked()
+      precondition(count == expected, "Shard: the count is \(expected), the tree has \(count)")
+      tree.pointee.forEach(overlapping: .all) { entry in
         precondition(
-          entry.pointer.pointee.stamp == Entry.linkedStamp, "Shard: a recycled entry is linked")
+          entry.pointer.pointee.thread != 0, "Shard: a recycled entry is linked")
         precondition(
           entry.pointer.pointee.first <= entry.pointer.pointee.last,
           "Shard: an empty range is linked")
-        length += 1
-        previous = here
-        link = here.pointee.next
+        return true
       }
-      precondition(
-        link == nil ? length == expected : length < expected,
-        "Shard: the count is \(expected), the list has \(length)")
     #endif
   }
 }

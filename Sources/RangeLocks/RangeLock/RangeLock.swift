@@ -22,7 +22,7 @@ import CRangeland
 public final class RangeLock: @unchecked Sendable {
   // Sendable: the only property is an immutable handle, and what it leads to is changed by atomic operations
   // and under the latches of the shards.
-  let directory: Directory
+  @usableFromInline let directory: Directory
 
   /// How a lock is laid out.
   public struct Configuration: Sendable {
@@ -31,23 +31,36 @@ public final class RangeLock: @unchecked Sendable {
     /// Choose it so that most requests are not larger. Between 1 and 60.
     public var granuleShift: UInt8
 
+    /// Whether the lock is one word while holds do not meet in time; see docs/range-lock.md.
+    ///
+    /// Without it a request costs the same whether one thread uses the lock or many.
+    public var usesWholeLockMode: Bool
+
     /// A configuration; the defaults suit address spaces.
-    public init(granuleShift: UInt8 = 21) {
+    public init(granuleShift: UInt8 = 21, usesWholeLockMode: Bool = true) {
       self.granuleShift = granuleShift
+      self.usesWholeLockMode = usesWholeLockMode
     }
   }
 
   /// Makes a lock that nobody holds.
   ///
   /// - Precondition: `configuration.granuleShift` is between 1 and 60.
-  public init(configuration: Configuration = .init()) {
+  public convenience init(configuration: Configuration = .init()) {
+    self.init(configuration: configuration, pool: .shared)
+  }
+
+  /// With a pool of its own: tests that count blocks share none with other tests.
+  init(configuration: Configuration, pool: NodePool) {
     precondition(
       (1...60).contains(configuration.granuleShift), "RangeLock: granuleShift is between 1 and 60")
-    directory = Directory(granuleShift: Int(configuration.granuleShift))
+    directory = Directory(
+      granuleShift: Int(configuration.granuleShift),
+      entersWholeMode: configuration.usesWholeLockMode, pool: pool)
   }
 
   deinit {
-    precondition(directory.isEmpty, "RangeLock: destroyed while a range is held or waited for")
+    precondition(directory.isUnused, "RangeLock: destroyed while a range is held or waited for")
     directory.destroy()
   }
 }
@@ -60,78 +73,44 @@ extension RangeLock {
   /// Everything written under conflicting holds that ended before is visible. `_ = lock.lock(...)` releases
   /// at once; name the hold.
   @available(*, noasync, message: "blocks the thread; use tryLock in asynchronous code")
+  @inlinable @inline(__always)
   public func lock(over range: KeyRange, _ mode: LockMode) -> RangeHold {
     // Without a deadline there is always a hold in the end.
-    let entry = takeEntry(deadline: .max).unsafelyUnwrapped
-    if !directory.acquireFast(range, mode, entry) {
-      _ = lockSlow(range, mode, entry, deadline: .max)
-    }
+    let entry =
+      acquireEasily(range, mode)
+      ?? directory.acquire(range, mode, deadline: .max).unsafelyUnwrapped
     return RangeHold(entry: entry, directory: directory)
+  }
+
+  /// The ways that need no waiting and no look around; nil decides nothing.
+  @inlinable @inline(__always)
+  func acquireEasily(_ range: KeyRange, _ mode: LockMode) -> EntryRef? {
+    let cache = directory.pool.cache(rl_thread_index())
+    return directory.acquireWhole(range, mode, cache) ?? directory.acquireNarrow(range, mode, cache)
   }
 
   /// Locks `range` unless a conflicting request holds it or waits for it. Never waits.
   ///
   /// Nil also when the system has no memory for the request.
+  @inlinable @inline(__always)
   public func tryLock(over range: KeyRange, _ mode: LockMode) -> RangeHold? {
-    guard let entry = directory.pool.take().map(EntryRef.init) else { return nil }
-    if !directory.acquireFast(range, mode, entry),
-      directory.acquireSlow(range, mode, entry, mayWait: false) != .granted
-    {
-      directory.pool.give(entry.raw)
+    guard let entry = acquireEasily(range, mode) ?? directory.tryAcquire(range, mode)
+    else {
       return nil
     }
     return RangeHold(entry: entry, directory: directory)
   }
 
-  /// Locks `range` like `lock(over:_:)`, but gives up at `deadline`.
+  /// Locks `range` like `lock(over:_:)`, but gives up at `deadline`, CLOCK_MONOTONIC time in nanoseconds; one that
+  /// has passed does not wait.
   ///
-  /// - Parameter deadline: CLOCK_MONOTONIC time in nanoseconds; one that has passed does not wait.
   /// - Returns: nil when the deadline passed first. A request that gave up stops nobody.
   @available(*, noasync, message: "blocks the thread; use tryLock in asynchronous code")
+  @inlinable @inline(__always)
   public func lock(over range: KeyRange, _ mode: LockMode, deadline: UInt64) -> RangeHold? {
-    guard let entry = takeEntry(deadline: deadline) else { return nil }
-    if !directory.acquireFast(range, mode, entry),
-      !lockSlow(range, mode, entry, deadline: deadline)
-    {
-      return nil
-    }
+    guard
+      let entry = acquireEasily(range, mode) ?? directory.acquire(range, mode, deadline: deadline)
+    else { return nil }
     return RangeHold(entry: entry, directory: directory)
-  }
-
-  /// Publishes and waits; false when the deadline passed, and then `entry` is no longer ours.
-  @inline(never)
-  private func lockSlow(
-    _ range: KeyRange, _ mode: LockMode, _ entry: EntryRef, deadline: UInt64
-  ) -> Bool {
-    while true {
-      switch directory.acquireSlow(range, mode, entry, mayWait: true) {
-      case .granted: return true
-      case .queued: return directory.wait(entry, deadline: deadline)
-      case .refused, .noMemory:
-        // The edges made so far lead to `entry`, which is in no list: they go before we ask again. Their
-        // owners came before us and do not wait for us, and they give memory back.
-        if !directory.wait(entry, deadline: deadline) { return false }
-        if deadline != .max, rl_monotonic_ns() >= deadline {
-          directory.pool.give(entry.raw)
-          return false
-        }
-        rl_yield()
-      }
-    }
-  }
-
-  /// A block for a request: waits for memory until the deadline.
-  @inline(__always)
-  private func takeEntry(deadline: UInt64) -> EntryRef? {
-    directory.pool.take().map(EntryRef.init) ?? takeEntrySlow(deadline: deadline)
-  }
-
-  @inline(never)
-  private func takeEntrySlow(deadline: UInt64) -> EntryRef? {
-    while deadline == .max || rl_monotonic_ns() < deadline {
-      if let block = directory.pool.take() { return EntryRef(block) }
-      rl_yield()
-    }
-    return nil
   }
 }

@@ -21,7 +21,7 @@ import Synchronization
 /// A fair reader/writer lock of a few words, to be embedded in manually managed memory.
 ///
 /// It must not move while it is in use, nor go before every `unlock` has returned: keep it behind a pointer. Zeroed memory is a valid free semaphore.
-/// It may be unlocked by another thread than the one that locked it.
+/// It may be unlocked by another thread than the one that locked it. `.upgradeableRead` is locked as `.write`.
 public struct ReadWriteSemaphore: ~Copyable {
   let word = Atomic<UInt32>(0)
   /// Running mean of the polls that led to success; a hint, changed without care by everybody.
@@ -66,12 +66,12 @@ public struct ReadWriteSemaphore: ~Copyable {
   /// - Precondition: it is held in `mode`.
   @inline(__always)
   public borrowing func unlock(_ mode: LockMode) {
-    let held = mode == .write ? Self.writer : Self.reader
+    let held = mode != .read ? Self.writer : Self.reader
     // Releases the section to whoever enters next, by any of the acquiring exchanges.
     let old = word.wrappingSubtract(held, ordering: .acquiringAndReleasing).oldValue
     #if RANGELAND_CHECKS
       precondition(
-        mode == .write ? old & Self.writer != 0 : old >= Self.reader,
+        mode != .read ? old & Self.writer != 0 : old >= Self.reader,
         "ReadWriteSemaphore.unlock: it is not held in this mode")
     #endif
     if old & Self.queued != 0 { passOnSlow() }
@@ -96,7 +96,7 @@ public struct ReadWriteSemaphore: ~Copyable {
   /// Whether somebody holds it in `mode` now: for assertions and diagnostics only.
   public borrowing func isHeld(_ mode: LockMode) -> Bool {
     let word = word.load(ordering: .relaxed)
-    return mode == .write ? word & Self.writer != 0 : word >= Self.reader
+    return mode != .read ? word & Self.writer != 0 : word >= Self.reader
   }
 
   /// The number of queued requests: for tests and diagnostics only.
@@ -121,7 +121,7 @@ extension ReadWriteSemaphore {
   /// One attempt that assumes no contention.
   @inline(__always)
   borrowing func enterFast(_ mode: LockMode) -> Bool {
-    if mode == .write {
+    if mode != .read {
       // Acquires what earlier holders released in `unlock`; so do all exchanges that enter.
       return word.compareExchange(
         expected: 0, desired: Self.writer, successOrdering: .acquiring, failureOrdering: .relaxed
@@ -139,9 +139,9 @@ extension ReadWriteSemaphore {
   @inline(never)
   borrowing func enterWhileFree(_ mode: LockMode) -> Bool {
     var old = word.load(ordering: .relaxed)
-    while mode == .write ? old == 0 : old & (Self.reader - 1) == 0 {
+    while mode != .read ? old == 0 : old & (Self.reader - 1) == 0 {
       let result = word.compareExchange(
-        expected: old, desired: old &+ (mode == .write ? Self.writer : Self.reader),
+        expected: old, desired: old &+ (mode != .read ? Self.writer : Self.reader),
         successOrdering: .acquiring, failureOrdering: .relaxed)
       if result.exchanged { return true }
       old = result.original

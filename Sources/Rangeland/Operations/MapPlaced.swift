@@ -20,11 +20,19 @@ extension AddressSpace {
     if request.hint == nil && !attributes.flags.contains(.shared)
       && length % PlacementRequest.hugePageSize == 0
     {
-      request.alignment = PlacementRequest.hugePageSize
+      request.alignment =
+        placement == .linux ? PlacementRequest.hugePageSize : naturalAlignment(length)
     }
     return policy == .ranged
       ? try mapRanged(request, attributes, context)
       : try mapUnderWholeLock(request, attributes, context)
+  }
+
+  /// Where `.arenas` puts a mapping of whole huge pages: so that it fills granules of the range lock, and page
+  /// tables, instead of straddling them. Up to 128 MiB.
+  @inline(__always)
+  private func naturalAlignment(_ length: UInt64) -> UInt64 {
+    min(length & (0 &- length), 128 << 20)
   }
 
   /// Under `.ranged`: the gap is chosen first; its lock is tried where it is chosen, else waited for.

@@ -41,7 +41,8 @@ public enum MapAddress: Sendable, Hashable {
 public enum Placement: String, Sendable, CaseIterable, Codable {
   /// Top-down first fit, the address that Linux would give.
   case linux
-  /// Each thread fills a stretch of its own, so that threads do not meet in the VMA tree.
+  /// Each thread fills a stretch of its own, so that threads do not meet in the VMA tree. Mappings of whole huge
+  /// pages are aligned to the largest power of two that divides their length, 128 MiB at most.
   case arenas
 }
 

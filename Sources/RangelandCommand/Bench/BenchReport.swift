@@ -11,6 +11,8 @@ struct BenchReport: Codable {
   var machine: Machine
   var cells: [BenchResult]
   var targets: [BenchTarget]
+  /// What the figures are.
+  var unit: String
 
   /// Where the figures come from.
   struct Machine: Codable {
@@ -36,7 +38,7 @@ struct BenchReport: Codable {
   func text() -> String {
     var lines = [
       "\(machine.processor), \(machine.cores) cores, Linux \(machine.kernel)",
-      "nanoseconds an operation of one thread, median (least - most); fault1: a page", "",
+      unit, "",
     ]
     let names = cells.map(\.name).reduce(into: [String]()) { if !$0.contains($1) { $0.append($1) } }
     for name in names {
@@ -52,7 +54,7 @@ struct BenchReport: Codable {
     lines.append("")
     for target in targets {
       lines.append(
-        (target.met ? "met     " : "MISSED  ") + pad(target.name, 60)
+        (target.met ? "met     " : "MISSED  ") + pad(target.name, 80)
           + String(format: "%6.2f  (required %.1f)", target.measured, target.required))
     }
     return lines.joined(separator: "\n")

@@ -3,10 +3,11 @@
 // What the matrix runs on: the semaphore, and the range lock with ranges that all overlap each other.
 
 import CRangeland
-import RangeLocks
 import RangelandTestSupport
 import Synchronization
 import Testing
+
+@testable import RangeLocks
 
 /// All tests that block, or that look at the pool all locks share: one at a time.
 @Suite(.serialized) struct LockTests {}
@@ -67,7 +68,7 @@ final class LockUnderTest: Sendable {
   /// The `n`th request takes `ranges[n % count]`; none: the semaphore.
   init(_ scenario: Scenario) {
     ranges = scenario.ranges
-    rangeLock = ranges.isEmpty ? nil : RangeLock(configuration: .init(granuleShift: 4))
+    rangeLock = ranges.isEmpty ? nil : makeLock(.init(granuleShift: 4))
   }
 
   private func nextRange() -> KeyRange {

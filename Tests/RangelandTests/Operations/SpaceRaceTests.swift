@@ -42,6 +42,8 @@ private func rounds(_ full: Int, _ policy: LockPolicy) -> Int {
             }
           }
         } else {
+          // On a busy machine all rounds would else fit in before the writer gets a processor.
+          while writes.value == 0 { rl_yield() }
           do {
             for _ in 0..<limit {
               try space.protect(at: base, length: page, .read)

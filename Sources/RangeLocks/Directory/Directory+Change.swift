@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Changing a hold: fewer keys, a weaker mode, a stronger mode.
+//
+// Guarantee: nobody sees a change half done; who is no longer blocked is granted; who became a conflict waits
+// behind, or is waited for.
+// Mechanism: the change happens under all home latches, an upgrade under the latches of everything that could
+// conflict, as a request. See "Changing a hold" in docs/range-lock.md.
+// Cost: as an acquire; in whole-lock mode one latch.
+
+import CRangeland
+import Synchronization
+
+extension Directory {
+  /// Makes the mode of a granted request weaker; those that wait for nobody else enter.
+  func downgrade(_ entry: EntryRef, to mode: LockMode) {
+    if entry.pointer.pointee.mode.rawValue <= mode.rawValue { return }
+    if changeInWholeMode(entry, { $0.pointer.pointee.mode = mode }) { return }
+    // All home latches at once: nobody sees a writer in one shard and a reader in the other.
+    let homes = homes(entry.pointer.pointee.level, entry.range)
+    homes.lock(adding: 0)
+    setMode(entry, mode, homes)
+    homes.unlock(removing: 0)
+    // From here on only conflicts with the new mode queue behind us.
+    dropUnblocked(entry)
+  }
+
+  /// Gives up the keys of a granted request outside `range`, which is part of its range.
+  func shrink(_ entry: EntryRef, to range: KeyRange) {
+    if entry.range == range { return }
+    if changeInWholeMode(entry, { $0.setRange(range) }) { return }
+    let level = entry.pointer.pointee.level
+    let old = homes(level, entry.range)
+    let new = homes(level, range)
+    old.lock(adding: 0)
+    old.lower.tree.pointee.remove(entry.link0)
+    if let upper = old.upper { upper.tree.pointee.remove(entry.link1) }
+    if let middle = old.middle { middle.tree.pointee.remove(entry.link2) }
+    entry.setRange(range)
+    let extra = entry.tail.pointee.extra
+    publish(entry, level, new)
+    // A shard that is home no longer loses one; zero publishes that the keys are free.
+    old.unlock { new.contains($0) ? 0 : 1 }
+    if old.middle != nil, new.middle == nil, let extra, extra != adoptedExtra { pool.give(extra) }
+    // From here on only who wants the keys that are left queues behind us.
+    dropUnblocked(entry)
+  }
+
+  /// Makes a granted reader a writer: waits until other readers of its keys are gone, and keeps new ones out.
+  /// With `mayWait` false it fails if there is another reader.
+  ///
+  /// - Precondition: `mayWait` only for a hold that is `.upgradeableRead` (or a writer already).
+  func upgrade(_ entry: EntryRef, mayWait: Bool) -> Bool {
+    if entry.pointer.pointee.mode == .write { return true }
+    // In whole-lock mode we are alone.
+    if changeInWholeMode(entry, { $0.pointer.pointee.mode = .write }) { return true }
+    while true {
+      switch upgradeOnce(entry, mayWait: mayWait) {
+      case .granted: return true
+      case .refused, .moved: return false
+      case .queued:
+        _ = wait(entry, deadline: .max)
+        entry.pointer.pointee.state.bitwiseAnd(~Entry.upgrading, ordering: .relaxed)
+        return true
+      case .noMemory:
+        // The edges made so far go before we ask again.
+        _ = wait(entry, deadline: .max)
+        entry.pointer.pointee.state.bitwiseAnd(~Entry.upgrading, ordering: .relaxed)
+        if !mayWait { return false }
+        rl_yield()
+      }
+    }
+  }
+
+  private func upgradeOnce(_ entry: EntryRef, mayWait: Bool) -> Outcome {
+    let range = entry.range
+    let level = entry.pointer.pointee.level
+    let homes = homes(level, range)
+    // As in `acquireSlow`; our counts have been up since we were granted.
+    var latched = occupiedCoarser(level, range)
+    while true {
+      lockCoarser(latched, range)
+      homes.lock(adding: 0)
+      let late = occupiedCoarser(level, range) & ~latched
+      if late == 0 { break }
+      homes.unlock(removing: 0)
+      unlockCoarser(latched, range)
+      latched |= late
+    }
+    let before = entry.pointer.pointee.mode
+    setMode(entry, .write, homes)
+    // The flag tells other upgrades that we hold although our count is not zero; the token is as in
+    // `acquireSlow`. Nobody else changes the state of an entry that holds.
+    entry.pointer.pointee.state.store(Entry.upgrading | 1, ordering: .relaxed)
+    var examination = Examination(entry: entry, mayWait: mayWait)
+    examination.isUpgrade = true
+    examineCoarser(latched, range, &examination)
+    examine(homes, &examination)
+    examineFiner(level, homes, &examination)
+    if examination.isOver { setMode(entry, before, homes) }
+    // Acquires the sections of readers that have gone since.
+    let old = entry.pointer.pointee.state.wrappingSubtract(1, ordering: .acquiringAndReleasing)
+      .oldValue
+    homes.unlock(removing: 0)
+    unlockCoarser(latched, range)
+    if examination.isOver {
+      // Waiting readers that we held back, and those that met a writer here for a moment.
+      dropUnblocked(entry)
+      if examination.outcome == .noMemory { return .noMemory }
+    }
+    if old & Entry.countMask != 1 { return examination.isOver ? .noMemory : .queued }
+    entry.pointer.pointee.state.bitwiseAnd(~Entry.upgrading, ordering: .relaxed)
+    return examination.isOver ? .refused : .granted
+  }
+
+  /// Changes the mode and what the trees know of it. Needs the home latches.
+  private func setMode(_ entry: EntryRef, _ mode: LockMode, _ homes: Homes) {
+    entry.pointer.pointee.mode = mode
+    homes.lower.tree.pointee.refresh(entry.link0)
+    if let upper = homes.upper { upper.tree.pointee.refresh(entry.link1) }
+    if let middle = homes.middle { middle.tree.pointee.refresh(entry.link2) }
+  }
+
+  /// Lets go those that wait behind `entry` and do not conflict with it any more.
+  private func dropUnblocked(_ entry: EntryRef) {
+    if entry.tail.pointee.dependents.load(ordering: .relaxed) != nil {
+      entry.dropUnblockedDependents(pool)
+    }
+  }
+}

@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Several ranges at once: one decision, one place in the queue.
+//
+// Guarantee: of two conflicting requests one is published completely before the other, whatever ranges they have;
+// so no cycle of waiters is possible. A try publishes all ranges or none.
+// Mechanism: as a slow acquire, with the home shards of all ranges and every other occupied shard that could hold
+// a conflict latched together; then an entry for each range. Facts are cleared, never set or relied on.
+// Cost: a latch for each shard looked at; a bitmap of all shards on the stack.
+// Lock order inside: as everywhere, coarser level first, in a level the lower shard address first.
+
+import CRangeland
+import Synchronization
+
+extension Directory {
+  /// Asks for all pieces; the group's entries are granted or wait. Nil when there is no memory now.
+  func makeGroup(_ pieces: UnsafeBufferPointer<RangeRequest>) -> EntryGroup? {
+    guard let block = pool.take() else { return nil }
+    let group = EntryGroup(block)
+    for piece in pieces {
+      guard let entry = pool.take().map(EntryRef.init) else {
+        discard(group)
+        return nil
+      }
+      entry.initialize(piece.range, piece.mode, token: 0)
+      entry.tail.pointee.extra = nil
+      let needsExtra = homes(level(of: piece.range), piece.range).middle != nil
+      if needsExtra { entry.tail.pointee.extra = pool.take() }
+      if needsExtra && entry.tail.pointee.extra == nil || !group.append(entry, pool) {
+        if let extra = entry.tail.pointee.extra { pool.give(extra) }
+        pool.give(entry.raw)
+        discard(group)
+        return nil
+      }
+    }
+    return group
+  }
+
+  /// Gives back a group whose entries are in no list.
+  func discard(_ group: EntryGroup) {
+    group.visitAll { entry in
+      if homes(level(of: entry.range), entry.range).middle != nil,
+        let extra = entry.tail.pointee.extra
+      {
+        pool.give(extra)
+      }
+      pool.give(entry.raw)
+    }
+    group.giveBlocks(pool)
+  }
+
+  /// Publishes the group in one step; the outcomes are those of `acquireSlow`.
+  func publish(_ group: EntryGroup, mayWait: Bool) -> Outcome {
+    let levels = header.pointee.topLevel + 1
+    return withUnsafeTemporaryAllocation(of: UInt64.self, capacity: 4 * levels) { words in
+      words.initialize(repeating: 0)
+      let shards = LevelShards(words: UnsafeMutableBufferPointer(rebasing: words[..<(2 * levels)]))
+      let more = LevelShards(words: UnsafeMutableBufferPointer(rebasing: words[(2 * levels)...]))
+      group.visitAll { entry in
+        let level = level(of: entry.range)
+        markInUse(level)
+        homes(level, entry.range).visitAll { shards.insert(level, index(of: $0, level)) }
+      }
+      while true {
+        lock(shards)
+        forEachHome(of: group) { $0.raise() }
+        if !isInDirectoryTime {
+          forEachHome(of: group) { $0.lower() }
+          unlock(shards)
+          return .moved
+        }
+        if !findOccupied(group, besides: shards, more) { break }
+        forEachHome(of: group) { $0.lower() }
+        unlock(shards)
+        // The set only grows, so the loop ends.
+        shards.formUnion(more)
+      }
+      return decide(group, shards, mayWait: mayWait)
+    }
+  }
+
+  /// Examines what is latched, publishes or not, and lets go.
+  private func decide(_ group: EntryGroup, _ shards: LevelShards, mayWait: Bool) -> Outcome {
+    var outcome = Outcome.granted
+    group.visitAll { entry in
+      // A token, as in `acquireSlow`.
+      entry.pointer.pointee.state.store(1, ordering: .relaxed)
+    }
+    group.visitAll { entry in
+      if outcome == .refused || outcome == .noMemory { return }
+      var examination = Examination(entry: entry, mayWait: mayWait)
+      forEach(shards) { examination.examine($0, pool) }
+      if examination.outcome != .granted { outcome = examination.outcome }
+    }
+    let isOver = outcome == .refused || outcome == .noMemory
+    if isOver {
+      forEachHome(of: group) { $0.lower() }
+    } else {
+      group.visitAll { entry in
+        let level = level(of: entry.range)
+        link(entry, level, homes(level, entry.range))
+      }
+      forEach(shards) { $0.checkInvariants(pending: 0) }
+    }
+    var waits = false
+    group.visitAll { entry in
+      // Acquires the sections of blockers that have gone since.
+      let old = entry.pointer.pointee.state.wrappingSubtract(1, ordering: .acquiringAndReleasing)
+        .oldValue
+      if old != 1 { waits = true }
+    }
+    unlock(shards)
+    if isOver { return outcome }
+    return waits ? .queued : .granted
+  }
+
+  /// Finds the occupied shards that are not in `shards` and could hold a conflict; true if there are. Needs the
+  /// latches of `shards` and raised counts.
+  private func findOccupied(
+    _ group: EntryGroup, besides shards: LevelShards, _ more: LevelShards
+  ) -> Bool {
+    var found = false
+    group.visitAll { entry in
+      let range = entry.range
+      let level = level(of: range)
+      // Clears facts, then looks at counts.
+      _ = occupiedCoarser(level, range)
+      let inUse = header.pointee.levelsInUse.load(ordering: .sequentiallyConsistent)
+      for other in 0...header.pointee.topLevel where inUse >> UInt64(other) & 1 != 0 {
+        forEachIndex(of: range, other) { index in
+          if shards.contains(other, index) || shard(other, index: index).count == 0 { return }
+          more.insert(other, index)
+          found = true
+        }
+      }
+    }
+    return found
+  }
+
+  /// Calls `body` with each shard's index that a granule with keys of `range` hashes to, perhaps twice.
+  private func forEachIndex(of range: KeyRange, _ level: Int, _ body: (Int) -> Void) {
+    let shift = shift(level)
+    let first = Self.granule(range.first, shift)
+    let last = Self.granule(range.last, shift)
+    if last - first >= UInt64(Self.shardCount) {
+      for index in 0..<Self.shardCount { body(index) }
+    } else {
+      for granule in first...last { body(Self.shardIndex(granule)) }
+    }
+  }
+
+  private func forEachHome(of group: EntryGroup, _ body: (ShardRef) -> Void) {
+    group.visitAll { homes(level(of: $0.range), $0.range).visitAll(body) }
+  }
+
+  private func index(of shard: ShardRef, _ level: Int) -> Int {
+    (shard.raw - self.shard(level, index: 0).raw) / nodeStride
+  }
+
+  private func lock(_ shards: LevelShards) { forEach(shards) { $0.lock(adding: 0) } }
+
+  private func unlock(_ shards: LevelShards) { forEach(shards) { $0.unlock(removing: 0) } }
+
+  /// In latching order.
+  private func forEach(_ shards: LevelShards, _ body: (ShardRef) -> Void) {
+    for level in (0...header.pointee.topLevel).reversed() {
+      for half in 0..<2 {
+        var rest = shards.words[2 * level + half]
+        while rest != 0 {
+          body(shard(level, index: half * 64 + rest.trailingZeroBitCount))
+          rest &= rest - 1
+        }
+      }
+    }
+  }
+}
+
+/// A set of shards of all levels: two words of bits a level.
+private struct LevelShards {
+  let words: UnsafeMutableBufferPointer<UInt64>
+
+  func insert(_ level: Int, _ index: Int) {
+    words[2 * level + index / 64] |= 1 << UInt64(index % 64)
+  }
+
+  func formUnion(_ other: LevelShards) {
+    for place in words.indices { words[place] |= other.words[place] }
+  }
+
+  func contains(_ level: Int, _ index: Int) -> Bool {
+    words[2 * level + index / 64] >> UInt64(index % 64) & 1 != 0
+  }
+}
+
+extension ShardRef {
+  /// Adds one to the count, as `lock(adding: 1)` does. Needs the latch.
+  fileprivate func raise() {
+    pointer.pointee.word.wrappingAdd(Shard.one, ordering: .sequentiallyConsistent)
+  }
+
+  /// Takes one from the count. Needs the latch.
+  fileprivate func lower() {
+    pointer.pointee.word.wrappingSubtract(Shard.one, ordering: .releasing)
+  }
+}
+
+// MARK: - Waiting
+
+extension Directory {
+  /// Publishes and waits until all ranges are granted; nil when the deadline passed first.
+  func acquireGroup(
+    _ pieces: UnsafeBufferPointer<RangeRequest>, deadline: UInt64
+  ) -> EntryGroup? {
+    while true {
+      guard let group = makeGroup(pieces) else {
+        if deadline != .max, rl_monotonic_ns() >= deadline { return nil }
+        rl_yield()
+        continue
+      }
+      switch publishInDirectory(group, mayWait: true) {
+      case .granted: return group
+      case .queued: return wait(group, deadline: deadline) ? group : nil
+      case .refused, .noMemory, .moved:
+        // Edges made so far lead to entries that are in no list: they go first.
+        group.visitAll { _ = wait($0, deadline: .max) }
+        discard(group)
+        if deadline != .max, rl_monotonic_ns() >= deadline { return nil }
+        rl_yield()
+      }
+    }
+  }
+
+  /// Takes all ranges if nothing conflicts.
+  func tryAcquireGroup(_ pieces: UnsafeBufferPointer<RangeRequest>) -> EntryGroup? {
+    guard let group = makeGroup(pieces) else { return nil }
+    if publishInDirectory(group, mayWait: false) == .granted { return group }
+    discard(group)
+    return nil
+  }
+
+  func publishInDirectory(_ group: EntryGroup, mayWait: Bool) -> Outcome {
+    while true {
+      if !isInDirectoryTime { leaveWhole() }
+      let outcome = publish(group, mayWait: mayWait)
+      if outcome != .moved { return outcome }
+    }
+  }
+
+  /// Waits for every entry; when one gives up, all are taken back.
+  private func wait(_ group: EntryGroup, deadline: UInt64) -> Bool {
+    var place = 0
+    while let entry = group[place] {
+      if !wait(entry, deadline: deadline) {
+        takeBack(group, except: place)
+        return false
+      }
+      place += 1
+    }
+    return true
+  }
+
+  /// Ends or cancels all entries but one that is gone.
+  func takeBack(_ group: EntryGroup, except gone: Int) {
+    var place = 0
+    while let entry = group[place] {
+      // A granted one is not to be cancelled.
+      if place != gone, !cancel(entry) { release(entry) }
+      place += 1
+    }
+    group.giveBlocks(pool)
+  }
+
+  /// Ends a granted group.
+  func release(_ group: EntryGroup) {
+    group.visitAll { release($0) }
+    group.giveBlocks(pool)
+  }
+}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// `rangeland bench space`.
+
+import ArgumentParser
+import Foundation
+import Rangeland
+
+struct BenchSpace: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "space",
+    abstract: "Map, fault and protect loops: the kernel, and an AddressSpace under every policy.",
+    discussion: """
+      mmap1 maps and unmaps 128 MiB; protect flips a page in the middle of a 128 MiB mapping; fault1 maps \
+      128 MiB, writes a byte to every page and unmaps (a page is an operation, and is zeroed in it); spin \
+      uses no memory and shows whether the machine gives each thread a core. \
+      Every round runs every cell once; a figure is the median of its rounds. A missed target is printed \
+      and does not change the exit status.
+      """)
+
+  @Option(help: "Counted rounds.")
+  var rounds = 7
+
+  @Option(help: "Milliseconds for one run of one cell.")
+  var milliseconds = 60
+
+  @Option(parsing: .upToNextOption, help: "Numbers of threads.")
+  var threads = [1, 2]
+
+  @Option(parsing: .upToNextOption, help: "Only these loops: mmap1, fault1, protect, spin.")
+  var only: [String] = []
+
+  @Option(
+    parsing: .upToNextOption,
+    help: "Only these subjects, for a profile: kernel, zeroing, or policies. Targets need them all."
+  )
+  var subjects: [String] = []
+
+  @Flag(help: "Print JSON.")
+  var json = false
+
+  func validate() throws {
+    if rounds < 1 || milliseconds < 1 || threads.isEmpty || threads.contains(where: { $0 < 1 }) {
+      throw ValidationError("--rounds, --milliseconds and --threads take numbers of at least 1")
+    }
+    let loops = ["mmap1", "fault1", "protect", "spin"]
+    if let unknown = only.first(where: { !loops.contains($0) }) {
+      throw ValidationError("--only: no loop is named '\(unknown)'; there are \(loops)")
+    }
+  }
+
+  func run() throws {
+    let bench = SpaceBench(threadCounts: threads)
+    let cells = try bench.cells().filter {
+      (only.isEmpty || only.contains($0.name))
+        && (subjects.isEmpty || subjects.contains($0.subject))
+    }
+    guard !cells.isEmpty else {
+      throw ValidationError("--only and --subjects leave nothing to measure")
+    }
+    var progress = Progress()
+    let results = try BenchRunner(rounds: rounds, milliseconds: milliseconds)
+      .run(cells) { progress.report($0) }
+    progress.clear()
+    let report = BenchReport(
+      machine: .here(), cells: results, targets: bench.targets(results),
+      unit: "nanoseconds an operation of one thread, median (least - most); fault1: a page")
+    try Terminal.print(json ? encoded(report) : report.text() + "\n")
+  }
+}

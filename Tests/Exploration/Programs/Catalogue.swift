@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The programs that are explored, and how far.
+
+extension ExploredProgram {
+  /// All programs, with a word on what each is about.
+  public static let catalogue: [(program: ExploredProgram, about: String)] =
+    directory.map { (ExploredProgram($0.0, subject: .directory), $0.1) }
+    + wholeLock.map { (ExploredProgram($0.0, subject: .lock), $0.1) }
+    + semaphore.map { (ExploredProgram($0.0, subject: .semaphore), $0.1) }
+    + circular
+
+  /// A lock that is always in its directory.
+  private static let directory = [
+    // One level, one granule.
+    ("w0 - | w0 -", "writers of one granule"),
+    ("w0 - | r0 -", "writer and reader"),
+    ("r0 - | r0 -", "readers"),
+    ("w0 - | w1 -", "touching ranges of one shard"),
+    ("w0 - w0 - | w0 -", "again and again"),
+    // One level, several granules.
+    ("w1-2 - | w2 -", "two granules and one of them"),
+    ("w1-3 - | w2 -", "three granules and one of them"),
+    ("w1-3 - | r0-2 -", "three granules and two of them"),
+    ("w1-2 - | w2-3 -", "ranges that share a granule and no key"),
+    // Levels.
+    ("w0 - | w0-4 -", "neighbouring levels"),
+    ("w0 - | w0-7 -", "finest and coarsest level"),
+    ("w4 - | w0-7 -", "two coarse levels"),
+    ("w7 - | w6-7 -", "the last key"),
+    ("w0 - | w4 -", "levels without a common key"),
+    ("w0 - w0-7 - ; w0 - | w0-7 -", "a wide request that knows what is empty"),
+    ("w0-7 - w0 - ; w0 - | w0-7 -", "the same that does not know"),
+    ("w0 - w0-7 - ; r0 - | r0-7 - w0-7 -", "facts beside readers"),
+    // Try, deadline, downgrade.
+    ("w0? - | w0? -", "tries"),
+    ("w0 - | w0? - w0-7? -", "tries on two levels"),
+    ("w0? - | r0-7? -", "tries that may meet half-way"),
+    ("w0 - | w0! -", "a grant against a deadline"),
+    ("w0-7 - | w0! - w0 -", "giving up, then asking again"),
+    ("w0 d - | r0 -", "downgrade, a reader waits"),
+    ("w0 d - | w0 -", "downgrade, a writer waits"),
+    ("w1-2 d - | r2 -", "downgrade in two shards"),
+    // Several holds.
+    ("w0 w4 - -0 | w0 w4 -0 -", "two ranges in order"),
+    ("w0 d w4 - -0 | w4 r0 - -0", "a downgrade that somebody waits for"),
+    ("w0-7 - w0-7 - | w4 -", "wide requests one after the other"),
+    // Upgrade, shrink, several ranges at once.
+    ("u0 p - | r0 -", "an upgrade waits for a reader"),
+    ("u0 p - | u0 p -", "two that may upgrade"),
+    ("u0 p - | w0-7 -", "an upgrade and a wide writer"),
+    ("r0 p? - | r0 p? -", "readers that try to upgrade"),
+    ("u1-2 p? d - | r2 -", "an upgrade that may fail, in two shards"),
+    ("w0-1 s0 - | w1 -", "shrink in one shard"),
+    ("w1-2 s1 - | w2 -", "shrink out of a shard"),
+    ("w0-7 s4 - | w0 -", "shrink of a wide hold"),
+    ("w0-1 s0 w4 - -0 | w4 w1 - -0", "a shrink that somebody waits for"),
+    ("w0+w4 - | w4 -", "two ranges and one of them"),
+    ("w0+r4 - | r0+w4 -", "two ranges each, crosswise"),
+    ("w0+w4? - | w4 -", "two ranges or none"),
+    ("w0 - | w0+w4! -", "two ranges that may give up"),
+    ("w4 - ; w0+w4 - | w0-7 -", "two ranges and a wide request"),
+    // Three threads.
+    ("w0 - | w0 - | w0 -", "three writers"),
+    ("w0 - | r0 - | w0 -", "a reader between writers"),
+    ("w0 - | r0 - | r0 -", "two readers behind a writer"),
+    ("r0 - | w0 - | r0 -", "a reader behind a waiting writer"),
+    ("r4 - | w4 - | r4? -", "a try behind a waiting writer"),
+    ("w1 - | w1-2 - | w2 -", "a chain over two shards"),
+    ("w0 - | w0-4 - | w0-7 -", "three levels"),
+    ("r0 - | w0-7 - | r0 -", "wide writer between narrow readers"),
+    ("r0-7 - | r4-5 - | r4 -", "readers on three levels"),
+    ("w0 - | w0! - | r0 -", "a reader behind a writer that gives up"),
+    ("w0 - | w0! - | w0 -", "a writer behind one that gives up"),
+    ("w0 - | w0-7! - | w0? -", "a try behind a wide request that gives up"),
+    ("w0 d - | r0 - | w0 -", "downgrade with both behind it"),
+  ]
+
+  /// A lock that begins in whole-lock mode.
+  private static let wholeLock = [
+    ("w0 - | w0 -", "the holder's own range"),
+    ("w0 - | w4 -", "another range"),
+    ("r0 - | r0 -", "readers"),
+    ("w0 - | w0-7 -", "a wide request"),
+    ("w0 w4 - -0", "a thread that meets itself"),
+    ("w0 w4 - -0 | w4 -", "a holder that waits for who leaves the mode"),
+    ("w0 - | w0? -", "a try"),
+    ("w0 - | w0! -", "a deadline"),
+    ("w0 d - | r0 -", "downgrade while the mode is left"),
+    ("w0-1 s0 - | w1 -", "shrink while the mode is left"),
+    ("u0 p - | r0 -", "upgrade while the mode is left"),
+    ("w0+w4 - | w0 -", "two ranges, which leave the mode"),
+    ("w0 w4 - -0 ; w0 - | e w0 -", "the mode is entered while another asks"),
+    ("w0 w4 - -0 w0-7 - e ; w0 - | w0-7 -", "a holder that is taken over beside facts"),
+    ("w0 w4 - -0 ; w0-7 - | e w0 -", "entered while a wide request asks"),
+    ("w0 - | w0 - | r0 -", "two that meet a holder"),
+    ("w0 w4 - -0 ; w0 - | e | w0 -", "entered and left"),
+    ("r0 - | w0 - | r0? -", "a try behind a waiting writer"),
+  ]
+
+  private static let semaphore = [
+    ("w0 - | w0 -", "writers"),
+    ("w0 - | r0 -", "writer and reader"),
+    ("w0 - w0 - | w0 -", "again"),
+    ("w0? - | r0? - w0? -", "tries"),
+    ("w0 - | w0! -", "a deadline"),
+    ("w0 - | r0! -", "a reader's deadline"),
+    ("w0 d - | r0 -", "downgrade"),
+    ("w0 - | w0 - | w0 -", "three writers"),
+    ("w0 - | r0 - | r0 -", "two readers behind a writer"),
+    ("r0 - | w0 - | r0 -", "a reader behind a waiting writer"),
+    ("r0 - | w0! - | r0 -", "a reader behind a writer that gives up"),
+    ("w0 - | r0! - | w0 -", "a reader that gives up between writers"),
+    ("w0 d - | w0 - | r0 -", "downgrade with both behind it"),
+  ]
+
+  /// Programs that wait for each other in a circle, which a deadline breaks.
+  private static let circular = [
+    (
+      ExploredProgram(
+        "w0 w4! -1 -0 | w4 w0! -1 -0", subject: .directory, deadlinesRescue: true),
+      "a circle of waiters"
+    ),
+    (
+      ExploredProgram("w0 w4! -1 -0 | w4 w0! -1 -0", subject: .lock, deadlinesRescue: true),
+      "a circle of waiters"
+    ),
+  ]
+
+  /// The number of threads.
+  public var threadCount: Int { threads.count }
+
+  /// What is explored with every run of the tests.
+  public var quickBounds: [ExplorationBounds] {
+    // Long programs have too many schedules with two preemptions for a debug build.
+    let few = threadCount > 2 || threads.joined().count > 6 ? 1 : 2
+    return [
+      ExplorationBounds(.sequential, preemptions: few),
+      ExplorationBounds(.storeBuffers, preemptions: few),
+      ExplorationBounds(.sequential, preemptions: few - 1, spuriousWakeUps: 1),
+    ]
+  }
+
+  /// What is explored where there are minutes: with all interleavings where that ends.
+  public func deepBounds(executions: Int) -> [ExplorationBounds] {
+    if threadCount > 2 {
+      return [
+        ExplorationBounds(.sequential, preemptions: 2, executions: executions),
+        ExplorationBounds(.storeBuffers, preemptions: 2, executions: executions),
+        ExplorationBounds(.sequential, memory: .pasts, preemptions: 1),
+        ExplorationBounds(.sequential, preemptions: 1, spuriousWakeUps: 1),
+      ]
+    }
+    return [
+      ExplorationBounds(.sequential, preemptions: nil, executions: executions),
+      ExplorationBounds(.storeBuffers, preemptions: nil, executions: executions),
+      // All of it, should the two have met their limit.
+      ExplorationBounds(.sequential, preemptions: 3),
+      ExplorationBounds(.storeBuffers, preemptions: 3),
+      ExplorationBounds(.sequential, memory: .pasts, preemptions: 2),
+      ExplorationBounds(.sequential, preemptions: 2, spuriousWakeUps: 1),
+    ]
+  }
+}

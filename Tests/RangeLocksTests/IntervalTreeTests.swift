@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The tree of a shard against a plain list: order, balance, summaries and every answer.
+
+import RangelandTestSupport
+import Testing
+
+@testable import RangeLocks
+
+extension LockTests {
+  @Suite struct IntervalTreeTests {
+    @Test(arguments: [4, 30, 400])
+    func `Any sequence of changes agrees with a list`(_ size: Int) {
+      var random = SeededRandom(for: "interval tree of \(size)")
+      var tree = IntervalTree()
+      var entries: [EntryRef] = []
+      let pool = testPool
+      for step in 0..<20_000 {
+        let grows = entries.count < size / 2 || (entries.count < size && random.chance(50))
+        if grows {
+          let entry = EntryRef(pool.take()!)
+          let first = random.below(200) << (random.chance(5) ? 50 : 0)
+          let last = first + random.below(random.chance(10) ? 200 : 5)
+          entry.initialize(
+            KeyRange(first: first, last: last), random.chance(20) ? .write : .read, token: 0)
+          tree.insert(entry.link0, entry)
+          entries.append(entry)
+        } else if random.chance(30) {
+          let entry = entries[Int(random.below(UInt64(entries.count)))]
+          entry.pointer.pointee.mode = .read
+          tree.refresh(entry.link0)
+        } else {
+          let entry = entries.remove(at: Int(random.below(UInt64(entries.count))))
+          tree.remove(entry.link0)
+          pool.give(entry.raw)
+        }
+        if step % 16 == 0 || size < 10 { #expect(tree.checked() == UInt32(entries.count)) }
+        let first = random.below(210)
+        let range = KeyRange(first: first, last: first + random.below(4))
+        let overlapping = entries.filter { $0.range.overlaps(range) }
+        #expect(tree.overlaps(range) == !overlapping.isEmpty, "SEED=\(random.seed), step \(step)")
+        #expect(tree.hasConflict(range, .write) == !overlapping.isEmpty)
+        let hasWriter = overlapping.contains { $0.pointer.pointee.mode == .write }
+        #expect(tree.hasConflict(range, .read) == hasWriter, "SEED=\(random.seed), step \(step)")
+        var seen: [UInt64] = []
+        tree.forEach(overlapping: range) { entry in
+          seen.append(entry.pointer.pointee.first)
+          return true
+        }
+        #expect(seen == overlapping.map { $0.pointer.pointee.first }.sorted())
+      }
+      let height = tree.root?.height ?? 0
+      #expect(height <= 12, "the height of a balanced tree of 400 is at most 12")
+      for entry in entries {
+        tree.remove(entry.link0)
+        pool.give(entry.raw)
+      }
+      #expect(tree.root == nil)
+    }
+  }
+}
