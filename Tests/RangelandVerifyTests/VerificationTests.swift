@@ -43,7 +43,8 @@ struct VerificationTests {
       try verification.run()
     }
     try #require(report.difference != nil, "not found in \(report.operations) operations")
-    #expect(!report.script.isEmpty && report.script.count <= 16)
+    // No single call can be taken away; that is most often under ten, but there are longer local minima.
+    #expect(!report.script.isEmpty && report.script.count <= 100)
     print("\(mistake): \(report.operations) operations, \(report.script.count) calls are enough")
     let again = try verification.run(script: report.scriptText)
     #expect(again.difference?.what == report.difference?.what)

@@ -52,3 +52,43 @@ extension Directory {
     return true
   }
 }
+
+// MARK: - Requests
+
+extension Directory {
+  /// Calls `body` for every request, under the latch of a shard that it is in.
+  func forEachRequest(_ body: (EntryRef, RangeLock.Request.State) -> Void) {
+    // The entry of a hold of whole-lock mode is its owner's alone: it is linked first.
+    while true {
+      modeLatch.pointee.lock()
+      if header.pointee.word.load(ordering: .relaxed) & WholeWord.heldBit == 0 { break }
+      modeLatch.pointee.unlock()
+      leaveWhole()
+    }
+    defer { modeLatch.pointee.unlock() }
+    let inUse = header.pointee.levelsInUse.load(ordering: .sequentiallyConsistent)
+    for level in 0...header.pointee.topLevel where inUse >> UInt64(level) & 1 != 0 {
+      for index in 0..<Self.shardCount {
+        let shard = shard(level, index: index)
+        if shard.count == 0 { continue }
+        shard.lock(adding: 0)
+        shard.tree.pointee.forEach(overlapping: .all) { entry in
+          // An entry with several homes is told at its first.
+          if homes(level, entry.range).lower == shard, let state = requestState(entry) {
+            body(entry, state)
+          }
+          return true
+        }
+        shard.unlock(removing: 0)
+      }
+    }
+  }
+
+  /// Nil for a request that was taken back and is about to go.
+  private func requestState(_ entry: EntryRef) -> RangeLock.Request.State? {
+    let state = entry.pointer.pointee.state.load(ordering: .relaxed)
+    if state & Entry.upgrading != 0 { return .upgrading }
+    if state & Entry.countMask == 0 { return .holding }
+    return state & Entry.cancelled == 0 ? .waiting : nil
+  }
+}
