@@ -31,6 +31,9 @@ struct OverlapOrder {
   private var segments: [Segment] = []
   /// Dependencies of the step being added: thread and number of steps.
   private var found: [Int: Int] = [:]
+  /// Steps whose recorded times overlap those of the step being added. A writer that was cut in pieces is met once a
+  /// piece, and is one pair.
+  private var ambiguous: Set<[Int]> = []
   private(set) var ambiguousPairs = 0
 
   /// Adds a step that changes `range` and returns what it has to wait for, by thread.
@@ -82,12 +85,16 @@ struct OverlapOrder {
 
   private mutating func see(_ earlier: Mark, _ mark: Mark, _ enter: UInt64) {
     if earlier.thread == mark.thread { return }
-    if earlier.exit > enter { ambiguousPairs += 1 }
+    if earlier.exit > enter { ambiguous.insert([earlier.thread, earlier.step]) }
     found[earlier.thread] = max(found[earlier.thread] ?? 0, earlier.step + 1)
   }
 
   private mutating func takeFound() -> [ReplayPlan.Dependency] {
     if found.isEmpty { return [] }
+    if !ambiguous.isEmpty {
+      ambiguousPairs += ambiguous.count
+      ambiguous.removeAll()
+    }
     defer { found.removeAll(keepingCapacity: true) }
     return found.map { ReplayPlan.Dependency(thread: $0.key, steps: $0.value) }
       .sorted { $0.thread < $1.thread }

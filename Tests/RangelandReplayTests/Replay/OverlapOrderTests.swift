@@ -49,7 +49,6 @@ import Testing
         found
           == expected.map { ReplayPlan.Dependency(thread: $0.key, steps: $0.value) }
           .sorted { $0.thread < $1.thread })
-      // A writer that was cut in pieces may be seen once a piece.
       ambiguous += pairs.count
       steps.append(
         Step(range: range, isWriter: isWriter, thread: thread, step: counts[thread], exit: exit))
