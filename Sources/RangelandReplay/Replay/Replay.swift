@@ -26,7 +26,7 @@ final class Replay: @unchecked Sendable {
   private let dependencyCycles = Atomic<UInt64>(0)
   /// Set when the run is given up: threads run through without doing anything.
   private let isGivenUp = Atomic<Bool>(false)
-  private let failure = Mismatches()
+  private let mismatches = Mismatches()
 
   /// How long nothing may happen before a run is given up, in seconds.
   private static let patience = 60
@@ -76,12 +76,12 @@ final class Replay: @unchecked Sendable {
       throw error!
     }
     workers.join()
-    if let error = error ?? failure.error { throw error }
+    if let error = error ?? mismatches.error { throw error }
     compareLayouts()
     return ReplayRun(
       policy: space.policy, nanoseconds: nanoseconds, operations: plan.operations,
       dependencyNanoseconds: dependencyCycles.load(ordering: .relaxed).scaled(nanoseconds, cycles),
-      mismatches: failure.count, examples: failure.examples,
+      mismatches: mismatches.count, examples: mismatches.examples,
       byOperation: latenciesByOperation(nanoseconds, cycles),
       statistics: space.lockStatistics)
   }
@@ -105,7 +105,7 @@ final class Replay: @unchecked Sendable {
     do {
       try workers.start(thread)
     } catch {
-      failure.fail(error)
+      mismatches.fail(error)
       isGivenUp.store(true, ordering: .relaxed)
       skip(thread)
     }
@@ -168,7 +168,7 @@ final class Replay: @unchecked Sendable {
         let outcome = step.pointee.perform(on: space)
         latencies[index] = UInt32(clamping: rl_cycles() &- start)
         if outcome != step.pointee.expected {
-          failure.note(step.pointee, outcome, thread: thread)
+          mismatches.note(step.pointee, outcome, thread: thread)
         }
       }
       done += 1
@@ -194,7 +194,7 @@ final class Replay: @unchecked Sendable {
   private func compareLayouts() {
     let expected = LayoutSketch(plan.finalLayout)
     let found = LayoutSketch(space.mappings())
-    if let difference = expected.firstDifference(from: found) { failure.note(difference) }
+    if let difference = expected.firstDifference(from: found) { mismatches.note(difference) }
   }
 
   private func latenciesByOperation(_ nanoseconds: UInt64, _ cycles: UInt64)

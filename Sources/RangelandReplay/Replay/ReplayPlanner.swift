@@ -160,9 +160,7 @@ struct ReplayPlanner {
   /// Starts a thread: a step of its maker, placed where the maker stands.
   private mutating func begin(_ thread: Int) {
     if let parent = recording.threads[thread].beginning.parent {
-      var spawn = ReplayStep(.spawn, UInt64(thread)..<UInt64(thread))
-      spawn.expected = .success
-      emitted[parent].append(spawn)
+      emitted[parent].append(ReplayStep(.spawn, UInt64(thread)..<UInt64(thread)))
     } else {
       plan.roots.append(thread)
     }
