@@ -32,11 +32,11 @@ struct VerificationTests {
 
   /// Each is found within so many operations; the script that shows it is short, still shows it when its
   /// text is run, and shows nothing without the mistake.
-  @Test(arguments: Mistake.allCases)
+  @Test(arguments: Mistake.all)
   func `a planted mistake is found`(_ mistake: Mistake) throws {
     let random = SeededRandom(for: "verify with \(mistake)")
     var verification = Verification()
-    verification.operations = Mistake.foundWithin
+    verification.operations = mistake.foundWithin
     verification.seed = random.seed
     verification.mistake = mistake
     let report = try withWatchdog(seconds: 120, "\(mistake)") { () throws(VerifyError) in

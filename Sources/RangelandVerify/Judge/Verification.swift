@@ -71,7 +71,7 @@ public struct Verification {
     }
     return Judge(kernel, aside: aside) { () throws(VerifyError) in
       let subject = try SpaceSubject(windows: kernel.windows, policy: policy, memory: memory)
-      return mistake.map { MistakenSubject($0, subject) } ?? subject
+      return mistake.map { $0.make(subject) } ?? subject
     }
   }
 
