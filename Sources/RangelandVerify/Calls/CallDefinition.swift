@@ -23,6 +23,8 @@ protocol CallDefinition: Sendable {
   var weight: UInt64 { get }
   /// The same among the calls from arithmetic edges; 0 = it has none.
   var edgeWeight: UInt64 { get }
+  /// The kinds that are made too when a run is restricted to this one.
+  var needs: [VerifyCall.Kind] { get }
   func ordinary(_ generator: inout ScriptGenerator, _ subject: any VerifySubject) -> VerifyCall
   func edge(_ generator: inout ScriptGenerator) -> VerifyCall
 
@@ -54,6 +56,8 @@ protocol CallDefinition: Sendable {
 }
 
 extension CallDefinition {
+  var needs: [VerifyCall.Kind] { [.mmap] }
+
   func near(_ call: VerifyCall) -> [NearPlace] {
     [NearPlace(address: call.at, length: call.length)]
   }

@@ -88,9 +88,12 @@ public struct Coverage: Sendable {
     }
   }
 
-  /// The requirements of all kinds of calls; each is declared with its kind's definition.
-  public static let required: [Requirement] =
-    VerifyCall.Kind.allCases.flatMap { $0.definition.required }
+  /// The requirements of kinds of calls; each is declared with its kind's definition.
+  public static func required(
+    _ kinds: [VerifyCall.Kind] = VerifyCall.Kind.allCases
+  ) -> [Requirement] {
+    kinds.flatMap { $0.definition.required }
+  }
 
   func count(_ wanted: Requirement) -> Int {
     hits.reduce(0) { sum, hit in
@@ -103,9 +106,11 @@ public struct Coverage: Sendable {
     }
   }
 
-  /// The requirements that this coverage misses.
-  public var missing: [(name: String, hits: Int, minimum: Int)] {
-    Self.required.compactMap { wanted in
+  /// The requirements of these kinds that this coverage misses.
+  public func missing(
+    _ kinds: [VerifyCall.Kind]
+  ) -> [(name: String, hits: Int, minimum: Int)] {
+    Self.required(kinds).compactMap { wanted in
       let found = count(wanted)
       return found < wanted.minimum ? (wanted.name, found, wanted.minimum) : nil
     }

@@ -18,13 +18,18 @@ struct ScriptGenerator {
 
   private static var spotPages: UInt64 { 40 }
 
+  /// - Parameter kinds: the kinds of the calls. What they need and is not among them is every third call.
   init(
     seed: UInt64, windows: [KernelProcess.AddressPair],
     kinds: [VerifyCall.Kind] = VerifyCall.Kind.allCases
   ) {
     random = VerifyRandom(seed: seed)
     self.windows = windows
-    ordinaryKinds = Weighted(kinds) { $0.weight }
+    var ordinary = Weighted(kinds) { $0.weight }
+    let needed = Set(kinds.flatMap { $0.definition.needs }).subtracting(kinds)
+    let share = max(1, ordinary.total / UInt64(2 * max(1, needed.count)))
+    for kind in VerifyCall.Kind.allCases where needed.contains(kind) { ordinary.add(kind, share) }
+    ordinaryKinds = ordinary
     edgeKinds = Weighted(kinds) { $0.edgeWeight }
     var spots: [(VerifyWindow, UInt64)] = []
     // At a window's ends, over the border of a page table, and anywhere.
@@ -118,13 +123,16 @@ struct ScriptGenerator {
 /// Kinds of calls, to be picked as often as their weights say.
 private struct Weighted {
   private var kinds: [(kind: VerifyCall.Kind, upTo: UInt64)] = []
-  private var total: UInt64 = 0
+  private(set) var total: UInt64 = 0
 
   init(_ kinds: [VerifyCall.Kind], _ weight: (any CallDefinition) -> UInt64) {
-    for kind in kinds where weight(kind.definition) != 0 {
-      total += weight(kind.definition)
-      self.kinds.append((kind, total))
-    }
+    for kind in kinds { add(kind, weight(kind.definition)) }
+  }
+
+  mutating func add(_ kind: VerifyCall.Kind, _ weight: UInt64) {
+    if weight == 0 { return }
+    total += weight
+    kinds.append((kind, total))
   }
 
   /// `nil` = there is none.
