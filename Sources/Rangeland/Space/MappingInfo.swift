@@ -14,12 +14,14 @@ public struct MappingInfo: Sendable, Hashable, CustomStringConvertible {
   public var pageOffset: UInt64
   /// The file of a substituted file mapping, by the number its owner gave; `nil` = anonymous.
   public var file: UInt64?
+  /// The name of a special mapping; `nil` for others.
+  public var name: String?
 
   public var description: String {
     let rights =
       (protection.contains(.read) ? "r" : "-") + (protection.contains(.write) ? "w" : "-")
       + (protection.contains(.execute) ? "x" : "-") + (sharing == .shared ? "s" : "p")
-    let name = file.map { " file:\($0)" } ?? ""
+    let name = file.map { " file:\($0)" } ?? self.name.map { " \($0)" } ?? ""
     return
       "\(String(range.start, radix: 16))-\(String(range.end, radix: 16)) \(rights) "
       + "\(String(pageOffset, radix: 16))\(name)"

@@ -12,6 +12,6 @@ extension UnsafeMutablePointer where Pointee == VMARecord {
     return MappingInfo(
       range: pointee.range, protection: pointee.flags.protection,
       sharing: pointee.flags.contains(.shared) ? .shared : .private,
-      pageOffset: pointee.pageOffset, file: file)
+      pageOffset: pointee.pageOffset, file: file, name: special?.name)
   }
 }
