@@ -16,6 +16,11 @@ public struct MappingInfo: Sendable, Hashable, CustomStringConvertible {
   public var file: UInt64?
   /// The name of a special mapping; `nil` for others.
   public var name: String?
+  /// Of shared memory: a number that no other object of the process has while this one lives; `nil` for others.
+  public var sharedObject: UInt64?
+  /// Attributes by the two-letter names of Linux's `VmFlags`, in their order; `sd` is not told.
+  public var flagNames: [String] { flags.listedNames }
+  var flags: VMAFlags = []
 
   public var description: String {
     let rights =
@@ -38,6 +43,8 @@ public struct SpaceUsage: Sendable, Hashable {
   public var dataPages = 0
   /// Executable, not writable pages (`VmExe` + `VmLib`).
   public var executablePages = 0
+  /// Pages of locked mappings (`VmLck`).
+  public var lockedPages = 0
   /// Stack pages (`VmStk`).
   public var stackPages = 0
   /// Resident anonymous pages (`RssAnon`); the shared zero page is not counted.
