@@ -6,7 +6,7 @@
 public struct Coverage: Sendable {
   /// One line of the table.
   public struct Row: Sendable, Hashable {
-    /// `mmap`, `mmap-fixed`, `mmap-noreplace`, `mmap-hint`, or the call's name.
+    /// As its definition names it: `mmap`, `mmap-fixed`, `munmap`, ...
     public var call: String
     /// `ok`, an errno, or a signal's code.
     public var answer: String
@@ -25,11 +25,13 @@ public struct Coverage: Sendable {
     for (row, count) in other.hits { hits[row, default: 0] += count }
   }
 
-  static func name(_ call: VerifyCall, _ address: UInt64) -> String {
-    guard call.kind == .mmap else { return call.kind.rawValue }
-    if call.isNoReplace { return "mmap-noreplace" }
-    if call.isFixed { return "mmap-fixed" }
-    return address == 0 ? "mmap" : "mmap-hint"
+  /// What a range can hold.
+  static let shapes = ["hole", "whole", "head", "tail", "middle", "several", "gaps"]
+  static let joints = ["none", "left", "right", "both"]
+
+  /// The answer of a call that wants all of its range mapped.
+  static func needsNoHole(_ shape: String) -> String {
+    shape == "hole" || shape == "gaps" ? "ENOMEM" : "ok"
   }
 
   /// What a range holds.
@@ -73,7 +75,10 @@ public struct Coverage: Sendable {
     public var joined: String?
     public var minimum: Int
 
-    init(_ call: String, _ answer: String, _ before: String?, _ joined: String?, _ minimum: Int) {
+    init(
+      _ call: String, _ answer: String, before: String? = nil, joined: String? = nil,
+      _ minimum: Int
+    ) {
       (self.call, self.answer, self.before, self.joined) = (call, answer, before, joined)
       self.minimum = minimum
     }
@@ -83,42 +88,12 @@ public struct Coverage: Sendable {
     }
   }
 
-  public static let required: [Requirement] = {
-    var list: [Requirement] = []
-    for before in ["hole", "whole", "head", "tail", "middle", "several", "gaps"] {
-      list.append(Requirement("mmap-fixed", "ok", before, nil, 20))
-      list.append(Requirement("munmap", "ok", before, nil, 10))
-      list.append(
-        Requirement(
-          "madvise", before == "hole" || before == "gaps" ? "ENOMEM" : "ok", before, nil, 5))
-      let protect = before == "hole" || before == "gaps" ? "ENOMEM" : "ok"
-      list.append(Requirement("mprotect", protect, before, nil, 20))
-      if before != "hole" {
-        list.append(Requirement("mmap-noreplace", "EEXIST", before, nil, 2))
-      }
-    }
-    for joined in ["none", "left", "right", "both"] {
-      list.append(Requirement("mmap-fixed", "ok", nil, joined, 10))
-      list.append(Requirement("mprotect", "ok", nil, joined, 10))
-    }
-    list += [
-      Requirement("mmap", "ok", nil, nil, 100), Requirement("mmap", "ENOMEM", nil, nil, 1),
-      Requirement("mmap-hint", "ok", nil, nil, 100),
-      Requirement("mmap-hint", "EINVAL", nil, nil, 1),
-      Requirement("mmap-noreplace", "ok", nil, nil, 50),
-      Requirement("mmap-fixed", "EINVAL", nil, nil, 5),
-      Requirement("mmap-fixed", "ENOMEM", nil, nil, 5),
-      Requirement("munmap", "EINVAL", nil, nil, 5),
-      Requirement("mprotect", "EINVAL", nil, nil, 2), Requirement("madvise", "EINVAL", nil, nil, 2),
-      Requirement("load", "ok", nil, nil, 100), Requirement("store", "ok", nil, nil, 100),
-    ]
-    for access in ["load", "store"] {
-      list.append(Requirement(access, "SEGV_MAPERR", nil, nil, 20))
-      list.append(Requirement(access, "SEGV_ACCERR", nil, nil, 20))
-      list.append(Requirement(access, "SI_KERNEL", nil, nil, 1))
-    }
-    return list
-  }()
+  /// The requirements of kinds of calls; each is declared with its kind's definition.
+  public static func required(
+    _ kinds: [VerifyCall.Kind] = VerifyCall.Kind.allCases
+  ) -> [Requirement] {
+    kinds.flatMap { $0.definition.required }
+  }
 
   func count(_ wanted: Requirement) -> Int {
     hits.reduce(0) { sum, hit in
@@ -131,9 +106,11 @@ public struct Coverage: Sendable {
     }
   }
 
-  /// The requirements that this coverage misses.
-  public var missing: [(name: String, hits: Int, minimum: Int)] {
-    Self.required.compactMap { wanted in
+  /// The requirements of these kinds that this coverage misses.
+  public func missing(
+    _ kinds: [VerifyCall.Kind]
+  ) -> [(name: String, hits: Int, minimum: Int)] {
+    Self.required(kinds).compactMap { wanted in
       let found = count(wanted)
       return found < wanted.minimum ? (wanted.name, found, wanted.minimum) : nil
     }

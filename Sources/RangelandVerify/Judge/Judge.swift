@@ -2,9 +2,7 @@
 //
 // One script on both sides, compared.
 
-import CKernelProtocol
 import Rangeland
-import SystemPackage
 
 /// Where the two sides came apart.
 public struct VerifyDifference: Sendable, Hashable {
@@ -77,24 +75,27 @@ final class Judge {
   private func perform(
     _ call: VerifyCall, _ subject: any VerifySubject, _ run: inout ScriptRun
   ) throws(VerifyError) {
-    let address = kernel.resolve(call.address)
-    let name = Coverage.name(call, address)
-    for (i, departure) in Departure.all.enumerated() where departure.applies(call, address) {
-      kernel.begin(call, at: address)
-      let answer = try kernel.outcome()
+    let call = kernel.resolve(call)
+    let definition = call.kind.definition
+    let name = definition.coverageName(call)
+    for (i, departure) in Departure.all.enumerated() where departure.applies(call) {
+      try kernel.begin(call)
+      let answer = try kernel.outcome(call)
       run.departures[i, default: 0] += 1
       run.coverage.add(.init(call: name, answer: answer.name(call), before: "-", joined: "-"))
-      if answer.result != departure.kernelResult || !departure.holds(call, address, aside) {
+      if answer.result != departure.kernelResult || !departure.holds(call, aside) {
         run.fail("departure \(departure.name)", "\(answer)", "what is listed does not hold")
       }
       return
     }
-    let range = fixedRange(call, address)
-    let before = range.map { Coverage.shape(subject.mappings($0.start, $0.end), $0.start, $0.end) }
+    let before = definition.shapedRange(call).flatMap { range in
+      kernel.isInWindow(range)
+        ? Coverage.shape(subject.mappings(range.start, range.end), range.start, range.end) : nil
+    }
     // Both at once: the helper has a processor of its own.
-    kernel.begin(call, at: address)
-    let ours = subject.perform(call, at: address)
-    let theirs = try kernel.outcome()
+    try kernel.begin(call)
+    let ours = subject.perform(call)
+    let theirs = try kernel.outcome(call)
     let succeeded = theirs.succeeded(call)
     if succeeded { run.succeeded += 1 }
     if ours != theirs {
@@ -102,30 +103,20 @@ final class Judge {
       return
     }
     var joined = "-"
-    if !call.isAccess, let near = kernel.near(call, at: address, theirs) {
+    let near = kernel.near(call, theirs)
+    if !near.isEmpty {
       let expected = kernel.listed
-      let got = subject.mappings(near.start, near.end)
+      let got = near.flatMap { subject.mappings($0.start, $0.end) }
       if expected != got {
         run.fail("mappings near the call", list(expected), list(got))
         return
       }
-      if succeeded, call.kind == .mmap || call.kind == .mprotect {
-        let start = call.kind == .mmap ? UInt64(theirs.result) : address
-        let end = start + (call.length + 4095) / 4096 * 4096
-        if end > start { joined = Coverage.joined(expected, start, end) }
+      if succeeded, let changed = definition.changedRange(call, theirs) {
+        joined = Coverage.joined(expected, changed.start, changed.end)
       }
     }
     run.coverage.add(
       .init(call: name, answer: theirs.name(call), before: before ?? "-", joined: joined))
-  }
-
-  /// The pages that a call with an address works on, in a window; `nil` = none.
-  private func fixedRange(_ call: VerifyCall, _ address: UInt64) -> Pair? {
-    if call.isAccess || (call.kind == .mmap && !call.isFixed) || address % 4096 != 0 { return nil }
-    guard let window = kernel.windows.first(where: { $0.start <= address && address < $0.end }),
-      call.length != 0, call.length <= window.end - address
-    else { return nil }
-    return Pair(start: address, end: address + (call.length + 4095) / 4096 * 4096)
   }
 
   private func list(_ mappings: [VerifyMapping]) -> String {
@@ -196,10 +187,9 @@ final class Judge {
 
   /// After everything is unmapped nothing is left of a subject's pages.
   private func checkLeftover(_ subject: any VerifySubject, _ run: inout ScriptRun) {
-    for (i, window) in kernel.windows.enumerated() {
-      let call = VerifyCall(
-        .munmap, VerifyAddress(VerifyWindow(rawValue: i), 0), window.end - window.start)
-      let answer = subject.perform(call, at: window.start)
+    for window in kernel.windows {
+      let answer = subject.perform(
+        VerifyCall(.munmap, VerifyAddress(nil, window.start), window.end - window.start))
       if answer != .success || !subject.presentPages(window.start, window.end).isEmpty
         || !subject.mappings(window.start, window.end).isEmpty
       {
