@@ -41,6 +41,8 @@ public final class AddressSpace: @unchecked Sendable {
   let accessors: AccessorTable
   /// Objects of files, by number. A latch of their own.
   let files: FileObjectsRef
+  /// Special mappings that were inserted. A latch of their own.
+  let specials = SpecialMappings()
   /// Sizes. Per-thread credit, no lock.
   let counters: SpaceCounters
   /// Number in the reverse map. Immutable.

@@ -74,9 +74,11 @@ struct AccessCall: CallDefinition {
         case .notMapped: 1
         case .notPermitted: 2
         case .notCanonical: 128
+        case .noPage: 2
         case .outOfMemory: -1
         }
-      return VerifyOutcome(signal: SIGSEGV, code: code, faultAddress: error.address)
+      return VerifyOutcome(
+        signal: error.reason == .noPage ? SIGBUS : SIGSEGV, code: code, faultAddress: error.address)
     }
   }
 

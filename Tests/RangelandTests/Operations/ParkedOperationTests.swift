@@ -10,9 +10,12 @@ import Testing
 
 @testable import Rangeland
 
+private let probePage = SpecialMapping(name: "[probe]", content: .bytes([1]))
+
 /// The operations that the matrix knows.
 private enum Probe: String, CaseIterable, Sendable {
   case map, mapAnywhere, unmap, protect, fault, dontNeed, substitute, substituteUnmapping
+  case insertSpecial
 
   var kind: OperationKind {
     switch self {
@@ -22,6 +25,7 @@ private enum Probe: String, CaseIterable, Sendable {
     case .fault: .fault
     case .dontNeed: .dontNeed
     case .substitute, .substituteUnmapping: .substitute
+    case .insertSpecial: .insertSpecial
     }
   }
 
@@ -46,6 +50,13 @@ private enum Probe: String, CaseIterable, Sendable {
       case .substitute:
         try space.substituteMapping(range, protection: .read, sharing: .private, file: 1)
       case .substituteUnmapping: try space.substituteUnmapping(range)
+      case .insertSpecial:
+        do throws(Errno) {
+          _ = try space.insert(probePage, length: page, at: .fixed(address), protection: .read)
+        } catch {
+          // Refused under the lock where something is mapped, which is what counts here.
+          precondition(error == .noMemory)
+        }
       }
     } catch let error as Errno where mayFail && error == .noMemory {
     } catch let fault as AccessFault where mayFail && fault.reason == .notMapped {
