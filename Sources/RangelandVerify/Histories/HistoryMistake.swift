@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Ways of not being atomic: each is made on purpose, for the checker to find.
+
+import CRangeland
+import Rangeland
+import Synchronization
+
+enum HistoryMistake: String, CaseIterable, Sendable {
+  /// mprotect changes its first page, and the others some time later.
+  case protectHalves
+  /// munmap takes its first page, and the others some time later.
+  case unmapHalves
+  /// A fixed mapping unmaps what it replaces, and maps some time later.
+  case fixedUnmapsFirst
+  /// No-replace looks, and maps some time later whatever is there then.
+  case noReplaceLooksFirst
+  /// An address is chosen, and mapped some time later whatever is there then.
+  case placementLooksFirst
+  /// A store is made when its thread makes the next call.
+  case storeLate
+  /// DONTNEED throws away when its thread makes the next call.
+  case adviceLate
+  /// A load gives what its thread saw there last.
+  case loadStale
+
+  func make(_ inner: SpaceSubject) -> any VerifySubject { MistakenHistory(self, inner) }
+}
+
+/// Threads may use it at the same time.
+private final class MistakenHistory: VerifySubject {
+  private let mistake: HistoryMistake
+  private let inner: SpaceSubject
+  /// By thread: the call that is still to be made.
+  private let late = Mutex<[Int: VerifyCall]>([:])
+  /// By thread and address: what was seen.
+  private let seen = Mutex<[[UInt64]: VerifyOutcome]>([:])
+
+  init(_ mistake: HistoryMistake, _ inner: SpaceSubject) {
+    self.mistake = mistake
+    self.inner = inner
+  }
+
+  private func wait() { for _ in 0..<3 { rl_yield() } }
+
+  func perform(_ call: VerifyCall) -> VerifyOutcome {
+    if let waiting = late.withLock({ $0.removeValue(forKey: call.thread) }) {
+      _ = inner.perform(waiting)
+    }
+    switch (mistake, call.kind) {
+    case (.protectHalves, .mprotect), (.unmapHalves, .munmap):
+      guard call.length > 4096 else { break }
+      var first = call
+      first.length = 4096
+      let outcome = inner.perform(first)
+      if outcome != .success { return outcome }
+      wait()
+      var rest = call
+      rest.at += 4096
+      rest.length -= 4096
+      return inner.perform(rest)
+    case (.fixedUnmapsFirst, .mmap) where call.isFixed && !call.isNoReplace:
+      _ = inner.perform(VerifyCall(.munmap, call.address, call.length))
+      wait()
+    case (.noReplaceLooksFirst, .mmap) where call.isNoReplace:
+      if !inner.mappings(call.at, call.at + call.length).isEmpty {
+        return VerifyOutcome(.fileExists)
+      }
+      wait()
+      var forced = call
+      forced.flags = call.flags & ~VerifyCall.fixedNoReplace | VerifyCall.fixed
+      return inner.perform(forced)
+    case (.placementLooksFirst, .mmap) where !call.isFixed:
+      let chosen = inner.perform(call)
+      if chosen.result < 0 { return chosen }
+      let at = VerifyAddress(nil, UInt64(chosen.result))
+      _ = inner.perform(VerifyCall(.munmap, at, call.length))
+      wait()
+      var forced = call
+      forced.address = at
+      forced.flags |= VerifyCall.fixed
+      return inner.perform(forced)
+    case (.storeLate, .store):
+      // What it will answer is known when the page may be written now.
+      let rights = inner.mappings(call.at, call.at + 1).first?.protection ?? 0
+      if rights & 2 == 0 { break }
+      late.withLock { $0[call.thread] = call }
+      return .success
+    case (.adviceLate, .madvise):
+      guard let pages = call.pages else { break }
+      let shape = Coverage.shape(
+        inner.mappings(pages.start, pages.end), pages.start, pages.end)
+      if Coverage.needsNoHole(shape) != "ok" { break }
+      late.withLock { $0[call.thread] = call }
+      return .success
+    case (.loadStale, .load):
+      let key = [UInt64(call.thread), call.at]
+      if let old = seen.withLock({ $0[key] }) { return old }
+      let outcome = inner.perform(call)
+      if outcome.signal == 0 { seen.withLock { $0[key] = outcome } }
+      return outcome
+    default: break
+    }
+    return inner.perform(call)
+  }
+
+  /// The listing at a history's end: what is late is made before.
+  func mappings(_ start: UInt64, _ end: UInt64) -> [VerifyMapping] {
+    for call in late.withLock({ waiting in
+      defer { waiting = [:] }
+      return waiting.values.sorted { $0.thread < $1.thread }
+    }) {
+      _ = inner.perform(call)
+    }
+    seen.withLock { $0 = [:] }
+    return inner.mappings(start, end)
+  }
+
+  func presentPages(_ start: UInt64, _ end: UInt64) -> [UInt64] { inner.presentPages(start, end) }
+
+  func hash(_ page: UInt64) -> UInt64? { inner.hash(page) }
+
+  func sizes() -> VerifySizes { inner.sizes() }
+}
