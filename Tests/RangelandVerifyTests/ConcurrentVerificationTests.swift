@@ -82,9 +82,9 @@ struct ConcurrentVerificationTests {
     var generator = ScriptGenerator(
       seed: 7, windows: kernel.windows, thread: 5, areas: parts.areas[5])
     for _ in 0..<500 {
-      let call = generator.next(subject, kernel)
+      let call = generator.next(subject)
       #expect(call.thread == 5)
-      #expect(parts.contain(kernel.resolve(call)))
+      #expect(parts.contain(kernel.windows.resolve(call)))
       #expect(try VerifyCall(line: call.description) == call)
     }
   }

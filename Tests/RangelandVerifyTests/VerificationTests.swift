@@ -79,7 +79,7 @@ struct VerificationTests {
     let subject = try SpaceSubject(
       windows: kernel.windows, policy: .ranged, memory: try PhysicalMemory())
     for _ in 0..<500 {
-      let call = generator.next(subject, kernel)
+      let call = generator.next(subject)
       #expect(try VerifyCall(line: call.description) == call)
     }
   }

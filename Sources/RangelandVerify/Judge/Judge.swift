@@ -86,7 +86,7 @@ final class Judge {
     _ call: VerifyCall, _ subject: any VerifySubject, _ parts: ThreadParts?,
     _ run: inout ScriptRun
   ) throws(VerifyError) {
-    let call = kernel.resolve(call)
+    let call = kernel.windows.resolve(call)
     let definition = call.kind.definition
     let name = definition.coverageName(call)
     for (i, departure) in Departure.all.enumerated() where departure.applies(call) {
@@ -100,7 +100,7 @@ final class Judge {
       return
     }
     let before = definition.shapedRange(call).flatMap { range in
-      kernel.isInWindow(range)
+      kernel.windows.contains(range)
         ? Coverage.shape(subject.mappings(range.start, range.end), range.start, range.end) : nil
     }
     // Both at once: the helper has a processor of its own.

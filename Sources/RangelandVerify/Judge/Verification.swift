@@ -118,7 +118,7 @@ public struct Verification {
     let run = try judge.run { (subject) throws(VerifyError) in
       if left == 0 { return nil }
       left -= 1
-      return generator.next(subject, judge.kernel)
+      return generator.next(subject)
     }
     try add(run, judge, to: &report)
   }
@@ -139,7 +139,7 @@ public struct Verification {
       if left == 0 { return nil }
       left -= 1
       let thread = Int(random.below(UInt64(generators.count)))
-      return generators[thread].next(subject, judge.kernel)
+      return generators[thread].next(subject)
     }
     if run.difference == nil {
       run.difference = try judge.runTogether(run, parts)
@@ -168,14 +168,14 @@ public struct Verification {
       calls.append(try VerifyCall(line: String(line)))
     }
     let judge = try makeJudge()
-    for call in calls where !judge.kernel.isHarmless(call) {
+    for call in calls where !judge.kernel.windows.isHarmless(call) {
       throw VerifyError("'\(call)' reaches beyond the windows")
     }
     var report = Report(seed: seed, policy: policy, threads: threads)
     report.isRandom = false
     if threads > 1 {
       let parts = ThreadParts(judge.kernel.windows, threads: threads)
-      for call in calls where !parts.contain(judge.kernel.resolve(call)) {
+      for call in calls where !parts.contain(judge.kernel.windows.resolve(call)) {
         throw VerifyError("'\(call)' leaves the parts of its thread")
       }
       // Often: a difference shows only when the threads meet.
