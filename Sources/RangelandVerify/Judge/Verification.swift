@@ -69,7 +69,7 @@ public struct Verification {
     }
   }
 
-  private func makeJudge() throws(VerifyError) -> Judge {
+  func makeJudge() throws(VerifyError) -> Judge {
     let kernel = try KernelProcess()
     let (policy, mistake) = (policy, mistake)
     let memory: PhysicalMemory
