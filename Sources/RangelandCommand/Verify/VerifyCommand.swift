@@ -30,6 +30,10 @@ struct VerifyCommand: ParsableCommand {
   var policy = LockPolicy.ranged
 
   @Option(
+    help: "Threads that make the calls at the same time, each in parts of its own of the windows.")
+  var threads = 1
+
+  @Option(
     help: ArgumentHelp(
       "Only these kinds of calls, separated by commas; what they need, as mmap, is made too.",
       discussion: kindNames, valueName: "kinds"),
@@ -47,6 +51,12 @@ struct VerifyCommand: ParsableCommand {
 
   func validate() throws {
     if operations < 1 { throw ValidationError("--operations takes a positive number") }
+    if !(1...Verification.mostThreads ~= threads) {
+      throw ValidationError("--threads takes a number from 1 to \(Verification.mostThreads)")
+    }
+    if script != nil && threads != 1 {
+      throw ValidationError("a script says itself which threads it has")
+    }
     if script != nil && seed != nil {
       throw ValidationError("a script needs no --seed")
     }
@@ -70,6 +80,7 @@ struct VerifyCommand: ParsableCommand {
     verification.operations = operations
     verification.seed = seed ?? (rl_monotonic_ns() ^ rl_cycles())
     verification.policy = policy
+    verification.threads = threads
     if let only { verification.kinds = only }
     verification.isCancelled = { Interruption.isRequested }
     let progress = ProgressLine()

@@ -34,6 +34,11 @@ protocol CallDefinition: Sendable {
   /// The ranges that the call changes or touches whatever becomes of it; they have to lie in windows. All
   /// addresses outside are mapped but those below `vm.mmap_min_addr`. `nil` = never to be made.
   func reach(_ call: VerifyCall) -> [KernelProcess.AddressPair]?
+  /// Whether the answer is the same whatever other threads do outside of `areas`, one in each window. What the
+  /// call reaches lies in them.
+  func isDetermined(
+    _ call: VerifyCall, _ areas: [KernelProcess.AddressPair], _ subject: any VerifySubject
+  ) -> Bool
   /// Where mappings are compared after the call. Two places at most.
   func near(_ call: VerifyCall) -> [NearPlace]
 
@@ -57,6 +62,10 @@ protocol CallDefinition: Sendable {
 
 extension CallDefinition {
   var needs: [VerifyCall.Kind] { [.mmap] }
+
+  func isDetermined(
+    _ call: VerifyCall, _ areas: [KernelProcess.AddressPair], _ subject: any VerifySubject
+  ) -> Bool { true }
 
   func near(_ call: VerifyCall) -> [NearPlace] {
     [NearPlace(address: call.at, length: call.length)]

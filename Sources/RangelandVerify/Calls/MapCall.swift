@@ -85,6 +85,21 @@ struct MapCall: CallDefinition {
     return [KernelProcess.AddressPair(start: call.at, end: call.at + length)]
   }
 
+  func isDetermined(
+    _ call: VerifyCall, _ areas: [KernelProcess.AddressPair], _ subject: any VerifySubject
+  ) -> Bool {
+    guard let length = call.roundedLength, length != 0, length < 1 << 40 else { return true }
+    let start = call.at & ~4095
+    guard call.at < Address.spaceEnd else { return call.isFixed }
+    let range = KernelProcess.AddressPair(start: start, end: start + length)
+    let isOwn = areas.contains { $0.start <= range.start && range.end <= $0.end }
+    // What a fixed mapping replaces lies in the areas; no-replace may look elsewhere, and a hint that is taken
+    // leads elsewhere.
+    if call.isNoReplace { return isOwn || call.at % 4096 != 0 }
+    if call.isFixed { return true }
+    return isOwn && subject.mappings(range.start, range.end).isEmpty
+  }
+
   func near(_ call: VerifyCall) -> [NearPlace] {
     [NearPlace(address: call.at, length: call.length, followsResult: true)]
   }
@@ -119,7 +134,8 @@ struct MapCall: CallDefinition {
       list.append(.init("mmap-fixed", "ok", joined: joined, 10))
     }
     return list + [
-      .init("mmap", "ok", 100), .init("mmap", "ENOMEM", 1), .init("mmap-hint", "ok", 100),
+      .init("mmap", "ok", 100).withOneThread, .init("mmap", "ENOMEM", 1),
+      .init("mmap-hint", "ok", 100),
       .init("mmap-hint", "EINVAL", 1), .init("mmap-noreplace", "ok", 50),
       .init("mmap-fixed", "EINVAL", 5), .init("mmap-fixed", "ENOMEM", 5),
     ]

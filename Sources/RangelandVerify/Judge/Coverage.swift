@@ -74,6 +74,8 @@ public struct Coverage: Sendable {
     public var before: String?
     public var joined: String?
     public var minimum: Int
+    /// Whether a run of several threads cannot have it: where the space chooses an address depends on all.
+    public var needsOneThread = false
 
     init(
       _ call: String, _ answer: String, before: String? = nil, joined: String? = nil,
@@ -83,6 +85,12 @@ public struct Coverage: Sendable {
       self.minimum = minimum
     }
 
+    var withOneThread: Requirement {
+      var requirement = self
+      requirement.needsOneThread = true
+      return requirement
+    }
+
     public var name: String {
       [call, answer, before ?? "*", joined ?? "*"].joined(separator: " ")
     }
@@ -90,9 +98,9 @@ public struct Coverage: Sendable {
 
   /// The requirements of kinds of calls; each is declared with its kind's definition.
   public static func required(
-    _ kinds: [VerifyCall.Kind] = VerifyCall.Kind.allCases
+    _ kinds: [VerifyCall.Kind] = VerifyCall.Kind.allCases, threads: Int = 1
   ) -> [Requirement] {
-    kinds.flatMap { $0.definition.required }
+    kinds.flatMap { $0.definition.required }.filter { threads == 1 || !$0.needsOneThread }
   }
 
   func count(_ wanted: Requirement) -> Int {
@@ -108,9 +116,9 @@ public struct Coverage: Sendable {
 
   /// The requirements of these kinds that this coverage misses.
   public func missing(
-    _ kinds: [VerifyCall.Kind]
+    _ kinds: [VerifyCall.Kind], threads: Int
   ) -> [(name: String, hits: Int, minimum: Int)] {
-    Self.required(kinds).compactMap { wanted in
+    Self.required(kinds, threads: threads).compactMap { wanted in
       let found = count(wanted)
       return found < wanted.minimum ? (wanted.name, found, wanted.minimum) : nil
     }

@@ -20,6 +20,9 @@ struct ScriptRun {
   var succeeded = 0
   var difference: VerifyDifference?
   var coverage = Coverage()
+  /// What both sides answered, and the state at the end, if the script is one of several threads.
+  var answers: [RecordedAnswer] = []
+  var final: RecordedState?
   /// By index in `Departure.all`.
   var departures: [Int: Int] = [:]
 }
@@ -27,7 +30,7 @@ struct ScriptRun {
 /// Runs scripts on the kernel and on subjects.
 final class Judge {
   let kernel: KernelProcess
-  private let makeSubject: () throws(VerifyError) -> any VerifySubject
+  let makeSubject: () throws(VerifyError) -> any VerifySubject
   /// Where departures are tried.
   private let aside: AddressSpace
   private typealias Pair = KernelProcess.AddressPair
@@ -43,9 +46,11 @@ final class Judge {
 
   /// Runs calls from an empty state on until `next` has no more or the sides differ.
   ///
-  /// - Parameter interval: calls between two comparisons of everything.
+  /// - Parameters:
+  ///   - interval: calls between two comparisons of everything.
+  ///   - parts: the threads' parts; what was answered is recorded if there are any.
   func run(
-    interval: Int = 64,
+    interval: Int = 64, parts: ThreadParts? = nil,
     _ next: (any VerifySubject) throws(VerifyError) -> VerifyCall?
   ) throws(VerifyError) -> ScriptRun {
     try kernel.reset()
@@ -53,19 +58,24 @@ final class Judge {
     var run = ScriptRun()
     while run.difference == nil, let call = try next(subject) {
       run.calls.append(call)
-      try perform(call, subject, &run)
+      try perform(call, subject, parts, &run)
       if run.difference == nil, run.calls.count % interval == 0 {
         try compareAll(subject, &run)
       }
     }
     if run.difference == nil { try compareAll(subject, &run) }
-    if run.difference == nil { checkLeftover(subject, &run) }
+    if run.difference == nil, parts != nil {
+      run.final = RecordedState(subject, windows: kernel.windows)
+    }
+    if run.difference == nil { run.difference = leftover(subject, run.calls.count - 1) }
     return run
   }
 
-  func run(_ calls: [VerifyCall], interval: Int) throws(VerifyError) -> ScriptRun {
+  func run(
+    _ calls: [VerifyCall], interval: Int, parts: ThreadParts? = nil
+  ) throws(VerifyError) -> ScriptRun {
     var index = 0
-    return try run(interval: interval) { (_) throws(VerifyError) in
+    return try run(interval: interval, parts: parts) { (_) throws(VerifyError) in
       guard index < calls.count else { return nil }
       index += 1
       return calls[index - 1]
@@ -73,7 +83,8 @@ final class Judge {
   }
 
   private func perform(
-    _ call: VerifyCall, _ subject: any VerifySubject, _ run: inout ScriptRun
+    _ call: VerifyCall, _ subject: any VerifySubject, _ parts: ThreadParts?,
+    _ run: inout ScriptRun
   ) throws(VerifyError) {
     let call = kernel.resolve(call)
     let definition = call.kind.definition
@@ -103,9 +114,10 @@ final class Judge {
       return
     }
     var joined = "-"
+    var expected: [VerifyMapping] = []
     let near = kernel.near(call, theirs)
     if !near.isEmpty {
-      let expected = kernel.listed
+      expected = kernel.listed
       let got = near.flatMap { subject.mappings($0.start, $0.end) }
       if expected != got {
         run.fail("mappings near the call", list(expected), list(got))
@@ -115,12 +127,11 @@ final class Judge {
         joined = Coverage.joined(expected, changed.start, changed.end)
       }
     }
+    if let parts {
+      run.answers.append(parts.record(run.calls.count - 1, call, theirs, near, expected))
+    }
     run.coverage.add(
       .init(call: name, answer: theirs.name(call), before: before ?? "-", joined: joined))
-  }
-
-  private func list(_ mappings: [VerifyMapping]) -> String {
-    mappings.map(\.description).joined(separator: "\n")
   }
 
   // MARK: comparing everything
@@ -186,19 +197,21 @@ final class Judge {
   }
 
   /// After everything is unmapped nothing is left of a subject's pages.
-  private func checkLeftover(_ subject: any VerifySubject, _ run: inout ScriptRun) {
+  func leftover(_ subject: any VerifySubject, _ index: Int) -> VerifyDifference? {
+    func differs(_ subject: String) -> VerifyDifference {
+      VerifyDifference(index: index, what: "leftover", kernel: "nothing", subject: subject)
+    }
     for window in kernel.windows {
       let answer = subject.perform(
         VerifyCall(.munmap, VerifyAddress(nil, window.start), window.end - window.start))
       if answer != .success || !subject.presentPages(window.start, window.end).isEmpty
         || !subject.mappings(window.start, window.end).isEmpty
       {
-        run.fail("leftover", "nothing", "\(answer), or pages or mappings in \(hex(window.start))")
-        return
+        return differs("\(answer), or pages or mappings in \(hex(window.start))")
       }
     }
     let sizes = subject.sizes()
-    if sizes != VerifySizes() { run.fail("leftover", "nothing", "\(sizes)") }
+    return sizes == VerifySizes() ? nil : differs("\(sizes)")
   }
 }
 

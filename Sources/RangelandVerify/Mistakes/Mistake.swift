@@ -10,6 +10,8 @@ struct Mistake: Sendable, CustomStringConvertible {
   var name: String
   /// Random operations within which it is found.
   var foundWithin = 40_000
+  /// Threads that it takes.
+  var threads = 1
   /// The space seen through the mistake.
   var make: @Sendable (SpaceSubject) -> any VerifySubject
 
@@ -18,7 +20,13 @@ struct Mistake: Sendable, CustomStringConvertible {
   /// All of them.
   static let all: [Mistake] =
     AccessMistake.all + AdviseMistake.all + ListingMistake.all + MapMistake.all + ProtectMistake.all
-    + UnmapMistake.all
+    + TogetherMistake.all.map { $0.withThreads(8) } + UnmapMistake.all
+
+  private func withThreads(_ threads: Int) -> Mistake {
+    var mistake = self
+    mistake.threads = threads
+    return mistake
+  }
 }
 
 /// The mistakes of a family of calls, and the class that makes them.

@@ -5,6 +5,8 @@
 /// A system call or an access.
 public struct VerifyCall: Sendable, Hashable, CustomStringConvertible {
   public var kind: Kind
+  /// The thread that makes the call, of a script with several.
+  public var thread = 0
   public var address: VerifyAddress
   /// In bytes; of an access 1, 2, 4 or 8.
   public var length: UInt64
@@ -39,7 +41,8 @@ public struct VerifyCall: Sendable, Hashable, CustomStringConvertible {
   }
 
   public var description: String {
-    var text = "\(kind.rawValue) \(address) \(hex(length))"
+    var text = thread == 0 ? "" : "@\(thread) "
+    text += "\(kind.rawValue) \(address) \(hex(length))"
     for field in kind.definition.fields {
       switch field.content {
       case .number(let path, let isHex):
@@ -52,7 +55,15 @@ public struct VerifyCall: Sendable, Hashable, CustomStringConvertible {
 
   /// Reads a line that `description` wrote. Throws with the reason.
   public init(line: String) throws(VerifyError) {
-    let words = line.split(separator: " ").map(String.init)
+    var words = line.split(separator: " ").map(String.init)
+    var thread = 0
+    if let first = words.first, first.hasPrefix("@") {
+      guard let number = Int(first.dropFirst()), 0..<Verification.mostThreads ~= number else {
+        throw VerifyError("'\(line)': '\(first)' is no thread")
+      }
+      thread = number
+      words.removeFirst()
+    }
     guard let first = words.first, let kind = Kind(rawValue: first) else {
       throw VerifyError("not a call: '\(line)'")
     }
@@ -68,6 +79,7 @@ public struct VerifyCall: Sendable, Hashable, CustomStringConvertible {
       throw VerifyError("'\(line)': '\(words[2])' is not a number")
     }
     self.init(kind, address, length)
+    self.thread = thread
     for (field, word) in zip(fields, words.dropFirst(3)) {
       guard word.hasPrefix(field.name + "=") else {
         throw VerifyError("'\(line)': \(field.name)= is missing")
