@@ -49,6 +49,11 @@ extension AddressSpace {
       case .munmap: try unmap(at: arguments.first, length: arguments.second)
       case .mprotect: try linuxProtect(arguments)
       case .madvise: try linuxAdvise(arguments)
+      case .mincore: try linuxResidency(arguments)
+      case .mseal:
+        // No flags are defined.
+        if arguments.third != 0 { throw .invalidArgument }
+        try seal(at: arguments.first, length: arguments.second)
       }
       return 0
     } catch {

@@ -56,7 +56,11 @@ extension AddressSpace {
       case .fixedNoReplace(let start):
         let range = try Self.fixedRange(start, rounded)
         if mapping(intersecting: range) != nil { throw .fileExists }
-      case .hint, .anywhere: break
+      case .hint, .anywhere:
+        let context = reclaimer.context()
+        context.pin()
+        defer { context.unpin() }
+        if !layout.pointee.hasGap(rounded) { throw .noMemory }
       }
       return .invalidArgument
     } catch {

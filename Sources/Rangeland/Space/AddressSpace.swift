@@ -43,6 +43,9 @@ public final class AddressSpace: @unchecked Sendable {
   let files: FileObjectsRef
   /// Special mappings that were inserted. A latch of their own.
   let specials = SpecialMappings()
+  /// Whether anything was ever sealed, so that others need not look for seals. Set under a hold of the sealed
+  /// range, never cleared.
+  let hasSeals = Atomic<Bool>(false)
   /// Sizes. Per-thread credit, no lock.
   let counters: SpaceCounters
   /// Number in the reverse map. Immutable.

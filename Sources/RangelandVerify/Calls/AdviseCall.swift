@@ -4,7 +4,6 @@
 
 import CKernelProtocol
 import Rangeland
-import SystemPackage
 
 struct AdviseCall: CallDefinition {
   static var dontNeed: UInt64 { 4 }
@@ -36,10 +35,6 @@ struct AdviseCall: CallDefinition {
   }
 
   func reach(_ call: VerifyCall) -> [KernelProcess.AddressPair]? { call.reachUpToItsEnd }
-
-  func perform(_ call: VerifyCall, on space: AddressSpace) -> VerifyOutcome {
-    outcome { () throws(Errno) in try space.dontNeed(at: call.at, length: call.length) }
-  }
 
   // MARK: coverage
 

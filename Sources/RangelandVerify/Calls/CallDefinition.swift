@@ -83,6 +83,17 @@ extension CallDefinition {
   var keepsWhatItDid: Bool { false }
 
   func coverageName(_ call: VerifyCall) -> String { call.kind.rawValue }
+
+  /// The same system call, with the same raw arguments, through the Linux face.
+  func perform(_ call: VerifyCall, on space: AddressSpace) -> VerifyOutcome {
+    let request = request(call)
+    precondition(
+      request.bufferArgument < 0, "\(call.kind): a buffer of the helper means nothing here")
+    let a = request.arguments
+    return VerifyOutcome(
+      result: Int64(
+        space.systemCall(request.number, LinuxArguments(a[0], a[1], a[2], a[3], a[4], a[5]))))
+  }
 }
 
 /// A system call, or an access, as the helper process performs it.

@@ -14,9 +14,8 @@ struct MapCall: CallDefinition {
   }
 
   func isKnown(_ call: VerifyCall) -> Bool {
-    let sharing = call.flags & ~Self.known
-    return call.protection < 8 && call.flags & VerifyCall.anonymous != 0
-      && (sharing == VerifyCall.shared || sharing == VerifyCall.private)
+    // Any type and any rights, those that do not exist included.
+    call.flags & VerifyCall.anonymous != 0 && call.flags & ~Self.known < 16
   }
 
   // MARK: made up
@@ -57,7 +56,13 @@ struct MapCall: CallDefinition {
     let flags =
       (generator.random.chance(20) ? VerifyCall.shared : VerifyCall.private) | VerifyCall.anonymous
       | generator.random.pick([0, VerifyCall.fixed, VerifyCall.fixed, VerifyCall.fixedNoReplace])
-    return VerifyCall(.mmap, address, length, protection: generator.rights(), flags: flags)
+    // Types that anonymous memory does not have, and rights that are ignored.
+    let type: UInt64 = generator.random.pick([0, 0, 0, 3])
+    let isOdd = generator.random.chance(10)
+    let extra: UInt64 = generator.random.pick([0, 0, 8, 1 << 40])
+    return VerifyCall(
+      .mmap, address, length, protection: generator.rights() | extra,
+      flags: isOdd ? flags & ~VerifyCall.typeMask | type : flags)
   }
 
   // MARK: on the kernel
@@ -74,7 +79,9 @@ struct MapCall: CallDefinition {
       length <= Address.spaceEnd, call.at <= Address.spaceEnd - length
     else { return [] }
     // A page below vm.mmap_min_addr is refused to a process without CAP_SYS_RAWIO.
-    if call.at < 4096 && length <= 4096 { return [] }
+    let hasType = [VerifyCall.shared, VerifyCall.private].contains(call.flags & VerifyCall.typeMask)
+    // Without a type either refusal is right there.
+    if call.at < 4096 && length <= 4096 { return hasType ? [] : nil }
     return [KernelProcess.AddressPair(start: call.at, end: call.at + length)]
   }
 
@@ -95,27 +102,6 @@ struct MapCall: CallDefinition {
 
   func near(_ call: VerifyCall) -> [NearPlace] {
     [NearPlace(address: call.at, length: call.length, followsResult: true)]
-  }
-
-  // MARK: on an address space
-
-  func perform(_ call: VerifyCall, on space: AddressSpace) -> VerifyOutcome {
-    let at: MapAddress =
-      if call.isNoReplace {
-        .fixedNoReplace(call.at)
-      } else if call.isFixed {
-        .fixed(call.at)
-      } else {
-        call.at == 0 ? .anywhere : .hint(call.at)
-      }
-    do throws(Errno) {
-      let result = try space.map(
-        length: call.length, at: at, protection: Protection(rawValue: UInt32(call.protection)),
-        sharing: call.flags & VerifyCall.shared != 0 ? .shared : .private)
-      return VerifyOutcome(result: Int64(result))
-    } catch {
-      return VerifyOutcome(error)
-    }
   }
 
   // MARK: coverage
@@ -171,7 +157,8 @@ extension Departure {
       do throws(Errno) {
         let at: MapAddress = call.isNoReplace ? .fixedNoReplace(0) : .fixed(0)
         let result = try space.map(
-          length: call.length, at: at, protection: Protection(rawValue: UInt32(call.protection)))
+          length: call.length, at: at, protection: Protection(rawValue: UInt32(call.protection & 7))
+        )
         try space.unmap(at: 0, length: call.length)
         return result == 0
       } catch {

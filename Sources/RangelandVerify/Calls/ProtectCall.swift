@@ -4,12 +4,14 @@
 
 import CKernelProtocol
 import Rangeland
-import SystemPackage
 
 struct ProtectCall: CallDefinition {
   var fields: [CallField] { [CallField("prot", \.protection, isHex: false)] }
 
-  func isKnown(_ call: VerifyCall) -> Bool { call.protection < 8 }
+  func isKnown(_ call: VerifyCall) -> Bool { call.protection & Self.growth == 0 }
+
+  /// `PROT_GROWSDOWN`, `PROT_GROWSUP`.
+  private static var growth: UInt64 { 0x300_0000 }
 
   // MARK: made up
 
@@ -25,7 +27,9 @@ struct ProtectCall: CallDefinition {
 
   func edge(_ generator: inout ScriptGenerator) -> VerifyCall {
     let (address, length) = generator.edgeRange()
-    return VerifyCall(.mprotect, address, length, protection: generator.rights())
+    // PROT_SEM is let through, other bits are not.
+    let extra: UInt64 = generator.random.pick([0, 0, 0, 8, 0x10, 1 << 40])
+    return VerifyCall(.mprotect, address, length, protection: generator.rights() | extra)
   }
 
   // MARK: on both sides
@@ -37,13 +41,6 @@ struct ProtectCall: CallDefinition {
   func reach(_ call: VerifyCall) -> [KernelProcess.AddressPair]? { call.reachUpToItsEnd }
 
   var keepsWhatItDid: Bool { true }
-
-  func perform(_ call: VerifyCall, on space: AddressSpace) -> VerifyOutcome {
-    outcome { () throws(Errno) in
-      try space.protect(
-        at: call.at, length: call.length, Protection(rawValue: UInt32(call.protection)))
-    }
-  }
 
   // MARK: coverage
 

@@ -4,7 +4,6 @@
 
 import CKernelProtocol
 import Rangeland
-import SystemPackage
 
 struct UnmapCall: CallDefinition {
   var fields: [CallField] { [] }
@@ -38,10 +37,6 @@ struct UnmapCall: CallDefinition {
 
   func reach(_ call: VerifyCall) -> [KernelProcess.AddressPair]? {
     call.pages.map { [$0] } ?? []
-  }
-
-  func perform(_ call: VerifyCall, on space: AddressSpace) -> VerifyOutcome {
-    outcome { () throws(Errno) in try space.unmap(at: call.at, length: call.length) }
   }
 
   // MARK: coverage

@@ -14,7 +14,7 @@ final class HistoryBatch: @unchecked Sendable {
   private let meeting: Meeting
   /// Both ends of every call draw a number here.
   private let clock = Atomic<Int>(0)
-  private let recorded: [[Mutex<[HistoryCall]>.Box]]
+  private let recorded: [PerThread<[HistoryCall]>]
   private var finals: [PageModel] = []
 
   init(
@@ -37,7 +37,7 @@ final class HistoryBatch: @unchecked Sendable {
         }
       )
     }
-    recorded = scripts.map { script in script.threads.map { _ in Mutex<[HistoryCall]>.Box() } }
+    recorded = scripts.map { _ in PerThread(threads, []) }
   }
 
   func run() throws(VerifyError) -> [History] {
@@ -48,7 +48,7 @@ final class HistoryBatch: @unchecked Sendable {
       for index in self.scripts.indices {
         if thread == 0 { self.prepare(index) }
         self.meeting.meet()
-        self.make(self.scripts[index].threads[thread], self.recorded[index][thread], &random)
+        self.recorded[index][thread] = self.make(self.scripts[index].threads[thread], &random)
         self.meeting.meet()
         if thread == 0 { self.finish() }
       }
@@ -56,7 +56,7 @@ final class HistoryBatch: @unchecked Sendable {
     return scripts.indices.map { index in
       History(
         window: window, prologue: scripts[index].prologue,
-        threads: recorded[index].map { $0.calls.withLock { $0 } }, final: finals[index])
+        threads: recorded[index].all, final: finals[index])
     }
   }
 
@@ -65,8 +65,8 @@ final class HistoryBatch: @unchecked Sendable {
   }
 
   private func make(
-    _ calls: [VerifyCall], _ box: Mutex<[HistoryCall]>.Box, _ random: inout VerifyRandom
-  ) {
+    _ calls: [VerifyCall], _ random: inout VerifyRandom
+  ) -> [HistoryCall] {
     var made: [HistoryCall] = []
     made.reserveCapacity(calls.count)
     for call in calls {
@@ -78,7 +78,7 @@ final class HistoryBatch: @unchecked Sendable {
       let ended = clock.add(1, ordering: .sequentiallyConsistent).newValue
       made.append(HistoryCall(call: call, outcome: outcome, began: began, ended: ended))
     }
-    box.calls.withLock { $0 = made }
+    return made
   }
 
   /// Looks at the pages, and empties the window.
@@ -101,13 +101,6 @@ final class HistoryBatch: @unchecked Sendable {
     finals.append(model)
     _ = subject.perform(
       VerifyCall(.munmap, VerifyAddress(nil, window.start), window.end - window.start))
-  }
-}
-
-extension Mutex where Value == [HistoryCall] {
-  /// What one thread recorded.
-  final class Box: Sendable {
-    let calls = Mutex<[HistoryCall]>([])
   }
 }
 

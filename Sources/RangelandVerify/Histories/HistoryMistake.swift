@@ -4,7 +4,6 @@
 
 import CRangeland
 import Rangeland
-import Synchronization
 
 enum HistoryMistake: String, CaseIterable, Sendable {
   /// mprotect changes its first page, and the others some time later.
@@ -32,9 +31,9 @@ private final class MistakenHistory: VerifySubject {
   private let mistake: HistoryMistake
   private let inner: SpaceSubject
   /// By thread: the call that is still to be made.
-  private let late = Mutex<[Int: VerifyCall]>([:])
+  private let late = PerThread<VerifyCall?>(HistoryState.mostThreads, nil)
   /// By thread and address: what was seen.
-  private let seen = Mutex<[[UInt64]: VerifyOutcome]>([:])
+  private let seen = PerThread<[UInt64: VerifyOutcome]>(HistoryState.mostThreads, [:])
 
   init(_ mistake: HistoryMistake, _ inner: SpaceSubject) {
     self.mistake = mistake
@@ -44,7 +43,8 @@ private final class MistakenHistory: VerifySubject {
   private func wait() { for _ in 0..<3 { rl_yield() } }
 
   func perform(_ call: VerifyCall) -> VerifyOutcome {
-    if let waiting = late.withLock({ $0.removeValue(forKey: call.thread) }) {
+    if let waiting = late[call.thread] {
+      late[call.thread] = nil
       _ = inner.perform(waiting)
     }
     switch (mistake, call.kind) {
@@ -84,35 +84,32 @@ private final class MistakenHistory: VerifySubject {
       // What it will answer is known when the page may be written now.
       let rights = inner.mappings(call.at, call.at + 1).first?.protection ?? 0
       if rights & 2 == 0 { break }
-      late.withLock { $0[call.thread] = call }
+      late[call.thread] = call
       return .success
     case (.adviceLate, .madvise):
       guard let pages = call.pages else { break }
       let shape = Coverage.shape(
         inner.mappings(pages.start, pages.end), pages.start, pages.end)
       if Coverage.needsNoHole(shape) != "ok" { break }
-      late.withLock { $0[call.thread] = call }
+      late[call.thread] = call
       return .success
     case (.loadStale, .load):
-      let key = [UInt64(call.thread), call.at]
-      if let old = seen.withLock({ $0[key] }) { return old }
+      if let old = seen[call.thread][call.at] { return old }
       let outcome = inner.perform(call)
-      if outcome.signal == 0 { seen.withLock { $0[key] = outcome } }
+      if outcome.signal == 0 { seen[call.thread][call.at] = outcome }
       return outcome
     default: break
     }
     return inner.perform(call)
   }
 
-  /// The listing at a history's end: what is late is made before.
+  /// The listing at a history's end, when all threads wait: what is late is made before.
   func mappings(_ start: UInt64, _ end: UInt64) -> [VerifyMapping] {
-    for call in late.withLock({ waiting in
-      defer { waiting = [:] }
-      return waiting.values.sorted { $0.thread < $1.thread }
-    }) {
-      _ = inner.perform(call)
+    for thread in 0..<HistoryState.mostThreads {
+      if let call = late[thread] { _ = inner.perform(call) }
+      late[thread] = nil
+      seen[thread] = [:]
     }
-    seen.withLock { $0 = [:] }
     return inner.mappings(start, end)
   }
 

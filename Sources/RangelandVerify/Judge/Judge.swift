@@ -22,6 +22,8 @@ struct ScriptRun {
   var coverage = Coverage()
   /// What both sides answered, and the state at the end, if the script is one of several threads.
   var answers: [RecordedAnswer] = []
+  /// A call whose answer other threads can change: the script ends before it, and says nothing.
+  var undetermined: VerifyCall?
   var final: RecordedState?
   /// By index in `Departure.all`.
   var departures: [Int: Int] = [:]
@@ -57,6 +59,10 @@ final class Judge {
     let subject = try makeSubject()
     var run = ScriptRun()
     while run.difference == nil, let call = try next(subject) {
+      if let parts, !parts.determine(kernel.windows.resolve(call), subject) {
+        run.undetermined = call
+        break
+      }
       run.calls.append(call)
       try perform(call, subject, parts, &run)
       if run.difference == nil, run.calls.count % interval == 0 {

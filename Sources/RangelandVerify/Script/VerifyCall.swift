@@ -25,6 +25,7 @@ public struct VerifyCall: Sendable, Hashable, CustomStringConvertible {
   static var fixedNoReplace: UInt64 { 0x10_0000 }
   static var shared: UInt64 { 1 }
   static var `private`: UInt64 { 2 }
+  static var typeMask: UInt64 { 15 }
   static var anonymous: UInt64 { 0x20 }
 
   var isFixed: Bool { kind == .mmap && flags & (Self.fixed | Self.fixedNoReplace) != 0 }

@@ -26,6 +26,12 @@ struct ThreadParts: Sendable {
     return reach.allSatisfy(areas[call.thread].contains)
   }
 
+  /// Whether the answer to a thread's call is the same whatever other threads do.
+  func determine(_ call: VerifyCall, _ subject: any VerifySubject) -> Bool {
+    contain(call)
+      && call.kind.definition.isDetermined(call, areas[call.thread], subject)
+  }
+
   /// The answer to a call as far as it concerns the thread's parts.
   func record(
     _ index: Int, _ call: VerifyCall, _ outcome: VerifyOutcome,

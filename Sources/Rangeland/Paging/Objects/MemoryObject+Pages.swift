@@ -61,6 +61,14 @@ extension UnsafeMutablePointer where Pointee == MemoryObject {
     return frame
   }
 
+  /// Whether page `index` is in memory. Takes the latch of the pages.
+  func hasPage(_ index: UInt64) -> Bool {
+    pointee.pagesLatch.lock(.pageTable)
+    defer { pointee.pagesLatch.unlock(.pageTable) }
+    LockMap.observe(.objectPages, .pageTable, .read)
+    return findLocked(index) != 0
+  }
+
   /// What `pageCreating` found.
   enum Page {
     /// With a reference for the caller.
