@@ -37,7 +37,7 @@ extension Directory {
       return acquireNarrowLatched(range, mode, entry, shard, cache)
     }
     entry.initializeNarrow(range, mode, shard, thread(cache))
-    shard.tree.pointee.insertFirst(entry.link0, entry, last: range.last, mode)
+    shard.tree.pointee.insertFirst(entry.link0, last: range.last, mode)
     shard.checkInvariants(pending: 0)
     if shard.unlockHasSleepers(removing: 0) { return wake(shard, entry) }
     return entry
@@ -144,7 +144,7 @@ extension Directory {
   @inline(never)
   private func releaseUnlinked(_ entry: EntryRef, wake shard: ShardRef?) {
     if let shard { shard.wakeSlow() }
-    entry.dropDependents(pool)
+    letGoDependents(entry)
     pool.give(entry.raw)
   }
 

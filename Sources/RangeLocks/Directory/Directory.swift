@@ -76,6 +76,12 @@ struct Directory: @unchecked Sendable {
   @inline(__always)
   var adoptedExtra: UnsafeMutableRawPointer { raw + 2 * nodeStride }
 
+  /// The last stamp that was given. Only requests that wait come here.
+  @inline(__always)
+  var stamps: UnsafeMutablePointer<Atomic<UInt64>> {
+    (raw + nodeStride + 32).assumingMemoryBound(to: Atomic<UInt64>.self)
+  }
+
   /// Needs the mode latch. Apart from it, so that no access to a part of one covers the other.
   @inline(__always)
   var modeSwitch: UnsafeMutablePointer<ModeSwitch> {

@@ -74,6 +74,12 @@ extension ExploredProgram {
     ("w0 - | w0! - | w0 -", "a writer behind one that gives up"),
     ("w0 - | w0-7! - | w0? -", "a try behind a wide request that gives up"),
     ("w0 d - | r0 - | w0 -", "downgrade with both behind it"),
+    ("r0 - | r0 - | w0 -", "a writer behind two readers"),
+    ("r0-7 - | r0-7 - | w0 -", "a writer behind two readers of another level"),
+    ("w0 - | w4 - | w0-7 -", "a wide writer behind two narrow ones"),
+    ("w1-2 - | w2-3 - | w1-3 -", "three that share granules"),
+    ("w0 - | r4 - | w0+w4 -", "two ranges behind one each"),
+    ("u0 p - | w1 - | r0-1 -", "an upgrade beside a reader that waits for another"),
   ]
 
   /// A lock that begins in whole-lock mode.
