@@ -178,7 +178,7 @@ extension Directory {
     entry.initialize(range, mode, token: 0)
     entry.pointer.pointee.shape = shape(level, homes)
     entry.setSecondBlock(extra)
-    var examination = Examination(entry: entry, .look)
+    var examination = Examination(self, entry, .look)
     examineAll(latched, level, homes, &examination)
     if examination.isOver, !mayWait {
       homes.unlock(removing: 1)
@@ -190,7 +190,7 @@ extension Directory {
       // Our counts are up, and nobody has been asked yet: see "Stamps" in docs/range-lock.md.
       entry.waiting.pointee.stamp = nextStamp()
       entry.pointer.pointee.state.store(Entry.stamped | 1, ordering: .relaxed)
-      examination = Examination(entry: entry, .queue)
+      examination = Examination(self, entry, .queue)
       examineAll(latched, level, homes, &examination)
       if !examination.isOver {
         entry.pointer.pointee.state.store(Entry.stamped, ordering: .relaxed)

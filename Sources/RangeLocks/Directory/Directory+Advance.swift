@@ -56,7 +56,7 @@ extension Directory {
   private func queueAgain(_ waiter: EntryRef) -> Bool {
     let isUpgrade =
       waiter.pointer.pointee.state.load(ordering: .relaxed) & Entry.upgrading != 0
-    var examination = Examination(entry: waiter, isUpgrade ? .upgrade : .queue)
+    var examination = Examination(self, waiter, isUpgrade ? .upgrade : .queue)
     let range = waiter.range
     let level = waiter.pointer.pointee.level
     let inUse = header.pointee.levelsInUse.load(ordering: .sequentiallyConsistent)

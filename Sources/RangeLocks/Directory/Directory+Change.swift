@@ -95,7 +95,7 @@ extension Directory {
     // of an entry that holds. Without a stamp we are in front of all that wait.
     entry.pointer.pointee.state.store(Entry.upgrading | 1, ordering: .relaxed)
     setMode(entry, .write, homes)
-    var examination = Examination(entry: entry, mayWait ? .upgrade : .tryUpgrade)
+    var examination = Examination(self, entry, mayWait ? .upgrade : .tryUpgrade)
     examineAll(latched, level, homes, &examination)
     let isQueued = examination.isOver && mayWait
     if !isQueued {

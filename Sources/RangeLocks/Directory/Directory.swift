@@ -58,7 +58,13 @@ struct Directory: @unchecked Sendable {
   func destroy() { _ = rl_release(raw, Self.bytes(header.pointee.topLevel)) }
 
   private static func bytes(_ topLevel: Int) -> Int {
-    (3 + (topLevel + 1) * shardCount) * nodeStride
+    stripesOffset(topLevel) + Stripe.slotCount * Stripe.count * nodeStride
+  }
+
+  /// The stripes lie behind the shards.
+  @inline(__always)
+  static func stripesOffset(_ topLevel: Int) -> Int {
+    (3 &+ (topLevel &+ 1) &* shardCount) &* nodeStride
   }
 
   @inlinable @inline(__always)

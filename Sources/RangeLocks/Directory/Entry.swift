@@ -47,6 +47,8 @@ struct Entry: ~Copyable {
   ///
   /// It waited, and has a stamp: who came later than another that waited. Changes only under all home latches.
   static let stamped: UInt32 = 1 << 25
+  /// It stands for the readers in the stripes of a hot range.
+  static let standing: UInt32 = 1 << 24
   /// Somebody came to stand in front of it while it waits: who finds nobody in front looks again.
   static let again: UInt32 = 1 << 26
   /// It holds as a reader and waits to hold as a writer.
@@ -60,7 +62,7 @@ struct Entry: ~Copyable {
   /// The task was cancelled before it was suspended.
   static let cancelRequested: UInt32 = 1 << 31
   static let continuationOffset = 120
-  static let countMask: UInt32 = stamped - 1
+  static let countMask: UInt32 = standing - 1
 }
 
 /// The second line of an entry's block.
@@ -140,6 +142,10 @@ struct EntryRef: Equatable, @unchecked Sendable {
   var link2: UnsafeMutablePointer<EntryLink> {
     tail.pointee.extra.unsafelyUnwrapped.assumingMemoryBound(to: EntryLink.self)
   }
+
+  /// Whether this is a stripe, which stands for the hold of a reader in it.
+  @inline(__always)
+  var isStripe: Bool { pointer.pointee.shape == 0 }
 
   /// Whether nothing is in front of the entry any more. Acquires the sections of all blockers.
   var isGranted: Bool { pointer.pointee.state.load(ordering: .acquiring) & Entry.countMask == 0 }

@@ -20,6 +20,7 @@ struct Examination {
     case tryUpgrade
   }
 
+  let directory: Directory
   let entry: EntryRef
   let purpose: Purpose
   /// While finer levels are scanned: the granule that the scan is about.
@@ -29,7 +30,8 @@ struct Examination {
   /// Whether there is a conflict; if it is one to wait for, `entry` is on its stack, and others may have it.
   var isOver = false
 
-  init(entry: EntryRef, _ purpose: Purpose) {
+  init(_ directory: Directory, _ entry: EntryRef, _ purpose: Purpose) {
+    self.directory = directory
     self.entry = entry
     self.purpose = purpose
   }
@@ -43,9 +45,15 @@ struct Examination {
   mutating func examine(_ shard: ShardRef) {
     if isOver { return }
     let tree = shard.tree
-    if tree.pointee.overlaps(watched) { sawWatched = true }
     let range = entry.range
     let mode = entry.pointer.pointee.mode
+    // Perhaps nobody is in the stripes; if somebody is, nobody comes any more.
+    if mode == .write, let standing = shard.readers.pointee.standing,
+      EntryRef(standing).range.overlaps(range)
+    {
+      directory.closeStripes(shard)
+    }
+    if tree.pointee.overlaps(watched) { sawWatched = true }
     switch purpose {
     case .look: isOver = tree.pointee.hasConflict(range, mode)
     case .queue:

@@ -78,7 +78,7 @@ extension Directory {
   private func decide(_ group: EntryGroup, _ shards: LevelShards, mayWait: Bool) -> Outcome {
     var isFree = true
     group.visitAll { entry in
-      var examination = Examination(entry: entry, .look)
+      var examination = Examination(self, entry, .look)
       forEach(shards) { examination.examine($0) }
       if examination.isOver { isFree = false }
     }
@@ -104,7 +104,7 @@ extension Directory {
   private func isQueued(_ entry: EntryRef, _ stamp: UInt64, _ shards: LevelShards) -> Bool {
     entry.waiting.pointee.stamp = stamp
     entry.pointer.pointee.state.store(Entry.stamped | 1, ordering: .relaxed)
-    var examination = Examination(entry: entry, .queue)
+    var examination = Examination(self, entry, .queue)
     forEach(shards) { examination.examine($0) }
     if !examination.isOver {
       entry.pointer.pointee.state.store(Entry.stamped, ordering: .relaxed)
@@ -187,18 +187,6 @@ private struct LevelShards {
 
   func contains(_ level: Int, _ index: Int) -> Bool {
     words[2 * level + index / 64] >> UInt64(index % 64) & 1 != 0
-  }
-}
-
-extension ShardRef {
-  /// Adds one to the count, as `lock(adding: 1)` does. Needs the latch.
-  fileprivate func raise() {
-    pointer.pointee.word.wrappingAdd(Shard.one, ordering: .sequentiallyConsistent)
-  }
-
-  /// Takes one from the count. Needs the latch.
-  fileprivate func lower() {
-    pointer.pointee.word.wrappingSubtract(Shard.one, ordering: .releasing)
   }
 }
 
