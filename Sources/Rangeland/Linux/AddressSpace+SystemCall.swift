@@ -50,6 +50,9 @@ extension AddressSpace {
       case .mprotect: try linuxProtect(arguments)
       case .madvise: try linuxAdvise(arguments)
       case .mincore: try linuxResidency(arguments)
+      case .mbind: try linuxBind(arguments)
+      case .setMempolicy: try linuxSetPolicy(arguments)
+      case .getMempolicy: try linuxGetPolicy(arguments)
       case .mseal:
         // No flags are defined.
         if arguments.third != 0 { throw .invalidArgument }

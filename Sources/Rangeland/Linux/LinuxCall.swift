@@ -11,5 +11,8 @@ public enum LinuxCall: Int, CaseIterable, Sendable, Hashable {
   case munmap = 11
   case mincore = 27
   case madvise = 28
+  case mbind = 237
+  case setMempolicy = 238
+  case getMempolicy = 239
   case mseal = 462
 }

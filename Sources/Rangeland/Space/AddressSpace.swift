@@ -43,6 +43,8 @@ public final class AddressSpace: @unchecked Sendable {
   let files: FileObjectsRef
   /// Special mappings that were inserted. A latch of their own.
   let specials = SpecialMappings()
+  /// Memory policies by number. A latch of their own.
+  let policies = MemoryPolicies()
   /// Whether anything was ever sealed, so that others need not look for seals. Set under a hold of the sealed
   /// range, never cleared.
   let hasSeals = Atomic<Bool>(false)

@@ -7,8 +7,11 @@
 extension VerifyCall {
   /// A system call, or an access to memory.
   public enum Kind: String, CaseIterable, Sendable {
+    case get_mempolicy
     case load
     case madvise
+    case mbind
+    case mincore
     case mmap
     case mprotect
     case munmap
@@ -17,8 +20,11 @@ extension VerifyCall {
     /// Everything that is to be known about calls of this kind.
     var definition: any CallDefinition {
       switch self {
+      case .get_mempolicy: PolicyCall()
       case .load: AccessCall(isStore: false)
       case .madvise: AdviseCall()
+      case .mbind: BindCall()
+      case .mincore: ResidencyCall()
       case .mmap: MapCall()
       case .mprotect: ProtectCall()
       case .munmap: UnmapCall()

@@ -45,6 +45,7 @@ public struct VerifyOutcome: Sendable, Hashable, CustomStringConvertible {
     return switch result {
     case -1: "EPERM"
     case -12: "ENOMEM"
+    case -14: "EFAULT"
     case -17: "EEXIST"
     case -22: "EINVAL"
     default: "errno \(-result)"

@@ -15,7 +15,7 @@ private let probePage = SpecialMapping(name: "[probe]", content: .bytes([1]))
 /// The operations that the matrix knows.
 private enum Probe: String, CaseIterable, Sendable {
   case map, mapAnywhere, unmap, protect, fault, dontNeed, substitute, substituteUnmapping
-  case insertSpecial, seal, residency
+  case insertSpecial, seal, residency, setPolicy
 
   var kind: OperationKind {
     switch self {
@@ -27,6 +27,7 @@ private enum Probe: String, CaseIterable, Sendable {
     case .substitute, .substituteUnmapping: .substitute
     case .insertSpecial: .insertSpecial
     case .seal: .seal
+    case .setPolicy: .setPolicy
     case .residency: .residency
     }
   }
@@ -55,6 +56,12 @@ private enum Probe: String, CaseIterable, Sendable {
       case .substitute:
         try space.substituteMapping(range, protection: .read, sharing: .private, file: 1)
       case .substituteUnmapping: try space.substituteUnmapping(range)
+      case .setPolicy:
+        do throws(Errno) {
+          try space.setPolicy(at: address, length: page, MemoryPolicy(.bind, nodes: 1))
+        } catch {
+          precondition(error == .badAddress && mayFail)
+        }
       case .seal: try space.seal(at: address, length: page)
       case .residency: _ = try space.residency(at: address, length: page)
       case .insertSpecial:
