@@ -59,7 +59,9 @@ public struct Verification {
         }
       }
       guard operations >= Coverage.judgedFrom else { return list }
-      if kinds.count == VerifyCall.Kind.allCases.count, succeeded * 100 < operations * 60 {
+      // With several threads, calls whose answers are not determined are missing, and those are ones that succeed.
+      let share = threads > 1 ? 50 : 60
+      if kinds.count == VerifyCall.Kind.allCases.count, succeeded * 100 < operations * share {
         list.append("only \(succeeded * 100 / operations) % of the calls succeeded")
       }
       return list
