@@ -72,6 +72,14 @@ struct AllocationFailureTests {
         }
         let isRefusal = call.isAccess ? outcome.code == -1 : outcome == VerifyOutcome(.noMemory)
         #expect(isRefusal, "\(what) = \(outcome)")
+        if call.kind == .mremap {
+          // It empties its target first and moves mapping by mapping, as Linux does, so that it cannot simply be
+          // made again. What it leaves is not compared.
+          subject = try make()
+          for earlier in made { _ = subject.perform(earlier) }
+          k += 1
+          continue
+        }
         let now = PageStates(subject)
         if call.kind.definition.keepsWhatItDid {
           #expect(now.isBetween(before, after), "\(what)")

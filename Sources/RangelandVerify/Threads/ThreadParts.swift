@@ -44,8 +44,10 @@ struct ThreadParts: Sendable {
       }
       return nil
     }
+    // What lies near two places was listed twice, and is told for each.
+    let once = Set(mappings).sorted { $0.start < $1.start }
     let listed = own.flatMap { range in
-      mappings.filter { $0.start < range.end && range.start < $0.end }
+      once.filter { $0.start < range.end && range.start < $0.end }
     }
     return RecordedAnswer(
       index: index, call: call, outcome: outcome, near: own, mappings: listed)
