@@ -190,7 +190,7 @@ struct RemapCall: CallDefinition {
       list.append(.init("mremap-move", "ok", joined: joined, 3))
     }
     for joined in ["none", "left", "right"] {
-      list.append(.init("mremap-grow", "ok", joined: joined, 3))
+      list.append(.init("mremap-grow", "ok", joined: joined, 3).withOneThread)
     }
     return list + [
       .init("mremap-grow", "ok", before: "whole", 10),
