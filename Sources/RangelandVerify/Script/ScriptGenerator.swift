@@ -92,6 +92,11 @@ struct ScriptGenerator {
     return (spot.window, at - windows[spot.window.rawValue].start)
   }
 
+  /// An offset in a window as an address.
+  func absolute(_ window: VerifyWindow, _ offset: UInt64) -> UInt64 {
+    windows[window.rawValue].start + offset
+  }
+
   /// Bytes from an offset to the end of the area in its window.
   func room(_ window: VerifyWindow, _ offset: UInt64) -> UInt64 {
     areas[window.rawValue].end - windows[window.rawValue].start - offset
