@@ -69,5 +69,65 @@ extension LockTests {
         #expect(testPool.blocksInUse == before)
       }
     }
+
+    @Test func `A whole-space waiter is passed at most so often as is said`() {
+      withWatchdog(seconds: 120, "a waiter among narrow ones") {
+        let lock = makeLock(.init(granuleShift: 4, fairness: .throughput))
+        var passes = 0
+        let journal = Journal()
+        let first = Held(lock.lock(over: KeyRange(0...9), .write))
+        let waiter = TestThread {
+          let hold = lock.lock(over: .all, .write)
+          journal.note("granted")
+          hold.release()
+        }
+        waitUntil { lock.waiterCount == 1 }
+        // The hold of another key keeps the waiter from being granted: all of these pass it.
+        while let hold = lock.tryLock(over: KeyRange(100...100), .write) {
+          hold.release()
+          passes += 1
+        }
+        #expect(journal.all.isEmpty)
+        #expect(passes == RangeLock.Fairness.mostPasses)
+        first.release()
+        waiter.join()
+        #expect(journal.all == ["granted"])
+      }
+    }
+
+    @Test func `Readers of a hot range are told, and a writer waits for them`() {
+      withWatchdog(seconds: 120, "readers in stripes") {
+        let lock = makeLock(.init(granuleShift: 4, usesWholeLockMode: false))
+        let before = testPool.blocksInUse
+        let range = KeyRange(3...5)
+        // Readers that meet open the stripes.
+        for _ in 0..<40 {
+          let one = lock.lock(over: range, .read)
+          lock.lock(over: range, .read).release()
+          one.release()
+        }
+        var hold = lock.lock(over: range, .read)
+        let (keys, mode) = (hold.range, hold.mode)
+        #expect(keys == range)
+        #expect(mode == .read)
+        #expect(lock.holdCount == 1)
+        #expect(lock.isHeld(over: range, .read))
+        #expect(!lock.isFree(over: KeyRange(4...100), .write))
+        #expect(lock.isFree(over: range, .read))
+        let held = Held(lock.lock(over: range, .read))
+        let upgraded = hold.tryUpgrade()
+        #expect(!upgraded)
+        hold.shrink(to: KeyRange(3...3))
+        held.release()
+        #expect(lock.isFree(over: KeyRange(4...5), .write))
+        #expect(!lock.isFree(over: KeyRange(3...3), .write))
+        let isWriter = hold.tryUpgrade()
+        #expect(isWriter)
+        hold.release()
+        #expect(lock.holdCount == 0)
+        #expect(lock.isFree(over: .all, .write))
+        #expect(testPool.blocksInUse == before)
+      }
+    }
   }
 }

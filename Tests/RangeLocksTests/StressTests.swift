@@ -104,14 +104,17 @@ extension LockTests {
       Mix(
         testDescription: "one key", threads: 4, granuleShift: 21, keys: 1, writes: 50, tries: 10,
         deadlines: 30, downgrades: 30, wide: 0),
+      Mix(
+        testDescription: "one key, readers in stripes", threads: 4, granuleShift: 21, keys: 1,
+        writes: 1, tries: 10, deadlines: 10, downgrades: 1, wide: 0),
     ]
 
-    @Test(arguments: mixes)
-    func `No two conflicting holds share a key`(_ mix: Mix) {
-      let seeds = SeededRandom(for: "stress: \(mix.testDescription)")
+    @Test(arguments: mixes, [RangeLock.Fairness.firstComeFirstServed, .throughput])
+    func `No two conflicting holds share a key`(_ mix: Mix, _ fairness: RangeLock.Fairness) {
+      let seeds = SeededRandom(for: "stress: \(mix.testDescription), \(fairness)")
       let before = testPool.blocksInUse
       withWatchdog(seconds: 120, "stress \(mix.testDescription), SEED=\(seeds.seed)") {
-        let lock = makeLock(.init(granuleShift: mix.granuleShift))
+        let lock = makeLock(.init(granuleShift: mix.granuleShift, fairness: fairness))
         let owners = OwnerWords(Int(mix.keys))
         let rounds = Int(20_000 * stressScale)
         runThreads(mix.threads) { thread in
@@ -122,7 +125,7 @@ extension LockTests {
         #expect(lock.waiterCount == 0)
         #expect(owners.isQuiet)
       }
-      // Every request and every edge came back: also those whose waiters gave up.
+      // Every request came back: also those whose waiters gave up.
       #expect(testPool.blocksInUse == before)
     }
 
