@@ -22,8 +22,9 @@ extension AddressSpace {
   /// - Returns: the first address.
   /// - Throws: in Linux's order `EINVAL` for no length; `ENOMEM` for one that no gap holds, or a fixed
   ///   address beyond the space; `EINVAL` for a fixed address that is not page aligned; `EEXIST` for
-  ///   `.fixedNoReplace` over a mapping; `ENOMEM` when there is no memory for records. On an error
-  ///   nothing has changed.
+  ///   `.fixedNoReplace` over a mapping; `ENOMEM` when a limit of the space does not allow it (then mappings
+  ///   that reach over an end of a fixed range stay split there, as in Linux), or when there is no memory
+  ///   for records. On an error nothing else has changed.
   public func map(
     length: UInt64, at address: MapAddress = .anywhere, protection: Protection,
     sharing: Sharing = .private
@@ -34,6 +35,7 @@ extension AddressSpace {
     guard let rounded = length.roundedUpToPage, rounded != 0, rounded <= Address.spaceEnd else {
       throw .noMemory
     }
+    try refuseMany()
     let context = reclaimer.context()
     var attributes = VMAAttributes(flags: VMAFlags(protection, sharing))
     if sharing == .shared {
@@ -97,7 +99,11 @@ extension AddressSpace {
         try refuseSealed(range)
         try refuseCut(range)
       }
-      try layout.pointee.insert(range, attributes, replacing: replacing, hold, context, &change)
+      if operation == .map && hasLimits {
+        try insertLimited(range, attributes, replacing: replacing, hold, &change, context)
+      } else {
+        try layout.pointee.insert(range, attributes, replacing: replacing, hold, context, &change)
+      }
     } catch {
       failure = error
     }
@@ -107,6 +113,23 @@ extension AddressSpace {
     drops.release()
     if let failure { throw failure }
     return range.start
+  }
+
+  /// `insert` within the limits.
+  @inline(never)
+  private func insertLimited(
+    _ range: AddressRange, _ attributes: VMAAttributes, replacing: Bool,
+    _ hold: borrowing WriteHold, _ change: inout LayoutChange, _ context: Context
+  ) throws(Errno) {
+    if !replacing && layout.pointee.findIntersection(range.start, range.end) != nil {
+      throw .fileExists
+    }
+    let granted = try admit(range, attributes.flags, hold, &change, context)
+    let before = change.counts
+    defer { settle(granted, &change, since: before, context) }
+    try layout.pointee.insert(
+      range, attributes, replacing: replacing,
+      areas: granted.areas(of: 2), hold, context, &change)
   }
 }
 

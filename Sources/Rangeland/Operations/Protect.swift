@@ -50,7 +50,7 @@ extension AddressSpace {
     var position = range.start
     while position < range.end && failure == nil {
       do throws(Errno) {
-        let step = try layout.pointee.modifyStep(
+        let step = try modifyStep(
           from: position, to: range.end, hold, context, &change
         ) {
           let flags = $0.pointee.flags.changed(

@@ -50,7 +50,14 @@ extension AddressSpace {
       // Seals end with the space.
       if hold.core.operation != .exit { try refuseSealed(range) }
       try refuseCut(range)
-      try layout.pointee.remove(range, hold, context, &change)
+      // Teardown cuts nothing.
+      let granted =
+        hasLimits
+        ? counters.begin(Charge(areas: 1, areasMayBeFewer: true, spareAreas: 1), context) ?? Charge()
+        : Charge()
+      let areas = granted.areas(of: 1)
+      defer { settle(granted, &change, since: LayoutCounts(), context) }
+      try layout.pointee.remove(range, areas: areas, hold, context, &change)
     } catch {
       failure = error
     }
