@@ -25,6 +25,10 @@ extension Directory {
           // An entry with several homes counts at its first.
           if homes(level, entry.range).lower != shard { return true }
           let state = entry.pointer.pointee.state.load(ordering: .relaxed)
+          if state & Entry.standing != 0 {
+            holders += readersInside(entry)
+            return true
+          }
           if state & Entry.countMask == 0 || state & Entry.upgrading != 0 { holders += 1 }
           if state & Entry.countMask == 0 { return true }
           if state & Entry.cancelled == 0 {
@@ -40,7 +44,8 @@ extension Directory {
 
   /// Whether nobody holds or waits. Exact only while nobody uses the lock.
   var isUnused: Bool {
-    header.pointee.word.load(ordering: .acquiring) & WholeWord.heldBit == 0 && isEmpty
+    closeIdleStripes()
+    return header.pointee.word.load(ordering: .acquiring) & WholeWord.heldBit == 0 && isEmpty
   }
 
   /// Whether no shard has an entry. Exact only while nobody can add one.
@@ -87,6 +92,7 @@ extension Directory {
   /// Nil for a request that was taken back and is about to go.
   private func requestState(_ entry: EntryRef) -> RangeLock.Request.State? {
     let state = entry.pointer.pointee.state.load(ordering: .relaxed)
+    if state & Entry.standing != 0, readersInside(entry) == 0 { return nil }
     if state & Entry.upgrading != 0 { return .upgrading }
     if state & Entry.countMask == 0 { return .holding }
     return state & Entry.cancelled == 0 ? .waiting : nil

@@ -58,9 +58,6 @@ extension Directory {
       case .moved: continue
       case .queued: return wait(entry, deadline: deadline)
       case .refused, .noMemory:
-        // The edges made so far lead to `entry`, which is in no list: they go before we ask again. Their
-        // owners came before us and do not wait for us, and they give memory back.
-        if !wait(entry, deadline: deadline) { return false }
         if deadline != .max, rl_monotonic_ns() >= deadline {
           pool.give(entry.raw)
           return false

@@ -58,7 +58,13 @@ struct Directory: @unchecked Sendable {
   func destroy() { _ = rl_release(raw, Self.bytes(header.pointee.topLevel)) }
 
   private static func bytes(_ topLevel: Int) -> Int {
-    (3 + (topLevel + 1) * shardCount) * nodeStride
+    stripesOffset(topLevel) + Stripe.slotCount * Stripe.count * nodeStride
+  }
+
+  /// The stripes lie behind the shards.
+  @inline(__always)
+  static func stripesOffset(_ topLevel: Int) -> Int {
+    (3 &+ (topLevel &+ 1) &* shardCount) &* nodeStride
   }
 
   @inlinable @inline(__always)
@@ -75,6 +81,12 @@ struct Directory: @unchecked Sendable {
   /// the mode is not entered again.
   @inline(__always)
   var adoptedExtra: UnsafeMutableRawPointer { raw + 2 * nodeStride }
+
+  /// The last stamp that was given. Only requests that wait come here.
+  @inline(__always)
+  var stamps: UnsafeMutablePointer<Atomic<UInt64>> {
+    (raw + nodeStride + 32).assumingMemoryBound(to: Atomic<UInt64>.self)
+  }
 
   /// Needs the mode latch. Apart from it, so that no access to a part of one covers the other.
   @inline(__always)

@@ -30,8 +30,6 @@ extension RangeLock {
         if await directory.suspend(entry) { return RangeHold(entry: entry, directory: directory) }
         throw CancellationError()
       case .refused, .noMemory, .moved:
-        // Edges that were made lead to the entry, which is in no list; their owners come first.
-        while !entry.isGranted { await Task.yield() }
         directory.pool.give(entry.raw)
         try await waitForMemory()
       }
@@ -66,11 +64,6 @@ extension RangeLock {
         }
         return RangeSetHold(group: group, directory: directory)
       case .refused, .noMemory, .moved:
-        var place = 0
-        while let entry = group[place] {
-          while !entry.isGranted { await Task.yield() }
-          place += 1
-        }
         directory.discard(group)
         try await waitForMemory()
       }

@@ -112,6 +112,7 @@ extension Directory {
   private func enterWholeLocked() {
     if header.pointee.word.load(ordering: .relaxed) != WholeWord.directory { return }
     modeSwitch.pointee.samplesInARow = 0
+    closeIdleStripes()
     // Sequentially consistent, both: who raises a count and still reads "directory" is seen by the look below;
     // who reads "switching" gives its count back and comes to the latch.
     header.pointee.word.store(WholeWord.switching, ordering: .sequentiallyConsistent)
