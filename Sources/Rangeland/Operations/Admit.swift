@@ -59,13 +59,22 @@ extension AddressSpace {
         throw .noMemory
       }
     }
+    // Shared memory is promised as a whole, whatever its rights are (`shmem_acct_size`). Under strict overcommit
+    // it is not counted: see docs/linux.md.
+    if flags.contains(.shared) && !flags.contains(.noReserve)
+      && pages > largestPromise.load(ordering: .relaxed)
+    {
+      throw .noMemory
+    }
     return wanted
   }
 
   /// Refuses a mapping beyond the limit of their number, as Linux does before it looks at the address.
   @inline(__always)
   func refuseMany() throws(Errno) {
-    if hasLimits, !counters.allows(.mapCount, 1) { throw .noMemory }
+    if hasLimits, !counters.allows(.mapCount, Charge(areas: 1), reclaimer.context()) {
+      throw .noMemory
+    }
   }
 
   /// Charges a mapping where nothing is mapped.
@@ -158,7 +167,9 @@ extension AddressSpace {
     var wanted = Charge(areas: 2, areasMayBeFewer: true, spareAreas: 1)
     // Linux compares `may_expand_vm` of the new flags with that of the old ones: beyond RLIMIT_AS both refuse, and
     // nothing comes of it.
-    if new.countsAsData && !old.countsAsData && counters.allows(.totalVM, pages) {
+    if new.countsAsData && !old.countsAsData
+      && counters.allows(.totalVM, Charge(pages: pages), context)
+    {
       wanted.dataPages = pages
     }
     if new.contains(.account) && !old.contains(.account) {

@@ -8,9 +8,11 @@ import SystemPackage
 extension AddressSpace {
   /// Maps in a gap that the placement chooses.
   func mapPlaced(
-    _ length: UInt64, hint: Address?, _ attributes: VMAAttributes, _ context: Context
+    _ length: UInt64, hint: Address?, _ attributes: VMAAttributes, below2GiB: Bool = false,
+    _ context: Context
   ) throws(Errno) -> Address {
     var request = PlacementRequest(length: length, placement: placement)
+    if below2GiB { request.window = PlacementLimits.lowWindow }
     // Linux `round_hint_to_min`: down to a page, and up to where mappings may begin.
     if let hint, hint.pageStart != 0 {
       request.hint = max(hint.pageStart, PlacementLimits.smallestHint)

@@ -50,6 +50,8 @@ public final class AddressSpace: @unchecked Sendable {
   let hasSeals = Atomic<Bool>(false)
   /// Sizes. Per-thread credit, no lock.
   let counters: SpaceCounters
+  /// Where the heap is.
+  let heap = Heap()
   /// The limits, as they were set. What operations look at is beside it.
   let settings: Mutex<Limits>
   /// Whether operations have to ask before they change anything. Written with `settings`, as the next two.

@@ -15,6 +15,7 @@ extension VerifyCall {
     case mmap
     case mprotect
     case munmap
+    case setrlimit
     case store
 
     /// Everything that is to be known about calls of this kind.
@@ -28,6 +29,7 @@ extension VerifyCall {
       case .mmap: MapCall()
       case .mprotect: ProtectCall()
       case .munmap: UnmapCall()
+      case .setrlimit: LimitCall()
       case .store: AccessCall(isStore: true)
       }
     }

@@ -3,8 +3,8 @@
 // C2, C3, C16 and max_map_count: what limits refuse, and what a refusal leaves.
 
 import RangelandTestSupport
-import SystemPackage
 import Synchronization
+import SystemPackage
 import Testing
 
 @testable import Rangeland
@@ -97,7 +97,8 @@ import Testing
     // One beyond the limit: no mapping, though it would merge.
     #expect(errno { try mapPages(space, 21, 1) } == .noMemory)
     #expect(errno { _ = try space.map(length: page, protection: .read) } == .noMemory)
-    #expect(errno { _ = try space.map(length: page, at: .fixed(1), protection: .read) } == .noMemory)
+    #expect(
+      errno { _ = try space.map(length: page, at: .fixed(1), protection: .read) } == .noMemory)
     try space.protect(at: base + 15 * page, length: page, [.read, .write])
     #expect(layout(space) == ["0..<4 rw-p", "5..<16 rw-p", "20..<21 rw-p"])
     // At the limit one more is made; a fixed mapping in the middle of another would make two.

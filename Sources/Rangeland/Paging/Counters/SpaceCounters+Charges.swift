@@ -176,9 +176,12 @@ extension SpaceCounters {
     }
   }
 
-  /// Whether `amount` more is within the limit. A look, for errors that are told before anything is charged.
-  func allows(_ counter: SpaceCounter, _ amount: Int64) -> Bool {
-    limit(counter) == Self.unlimited || value(counter) + amount <= limit(counter)
+  /// Whether a charge of this counter is within the limit; decided as exactly as a charge, which it is.
+  func allows(_ counter: SpaceCounter, _ wanted: Charge, _ context: Context) -> Bool {
+    if limit(counter) == Self.unlimited { return true }
+    guard let granted = begin(wanted, context) else { return false }
+    settle(granted, Charge(), context)
+    return true
   }
 
   // MARK: single charges
