@@ -36,7 +36,7 @@ struct MapCall: CallDefinition {
     let address = VerifyAddress(window, offset)
     let sharing = generator.random.chance(14) ? VerifyCall.shared : VerifyCall.private
     var flags = sharing | VerifyCall.anonymous
-    if generator.random.chance(5) { flags |= Self.growsDown }
+    if generator.random.chance(2) { flags |= Self.growsDown }
     if generator.random.chance(5) { flags |= generator.random.pick(Self.others) }
     if generator.random.chance(5) { flags |= Self.below2GiB }
     let rights = generator.rights()
