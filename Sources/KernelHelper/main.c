@@ -145,7 +145,19 @@ static int64_t report_pages(uint64_t start, uint64_t end) {
   return 0;
 }
 
+static int lift_limits(void) {
+  int resources[] = {RLIMIT_AS, RLIMIT_DATA};
+  for (int i = 0; i < 2; i++) {
+    struct rlimit limit;
+    if (getrlimit(resources[i], &limit) != 0) return -1;
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(resources[i], &limit) != 0) return -1;
+  }
+  return 0;
+}
+
 static int64_t reset(void) {
+  if (lift_limits() != 0) return -errno;
   for (int i = 0; i < KP_WINDOWS; i++) {
     struct kp_window *w = &channel->windows[i];
     if (munmap((void *)w->start, w->end - w->start) != 0) return -errno;

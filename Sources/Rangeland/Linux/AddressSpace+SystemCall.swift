@@ -47,6 +47,7 @@ extension AddressSpace {
       switch call {
       case .mmap: return Int(bitPattern: UInt(try linuxMap(arguments)))
       case .mremap: return Int(bitPattern: UInt(try linuxRemap(arguments)))
+      case .brk: return Int(bitPattern: UInt(setBreak(to: arguments.first)))
       case .munmap: try unmap(at: arguments.first, length: arguments.second)
       case .mprotect: try linuxProtect(arguments)
       case .madvise: try linuxAdvise(arguments)

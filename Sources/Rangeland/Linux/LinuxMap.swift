@@ -13,7 +13,22 @@ enum LinuxMapFlags {
   static var typeMask: UInt64 { 0xf }
   static var fixed: UInt64 { 0x10 }
   static var anonymous: UInt64 { 0x20 }
+  static var below2GiB: UInt64 { 0x40 }
+  static var growsDown: UInt64 { 0x100 }
+  static var noReserve: UInt64 { 0x4000 }
+  static var stack: UInt64 { 0x2_0000 }
+  static var huge: UInt64 { 0x4_0000 }
   static var fixedNoReplace: UInt64 { 0x10_0000 }
+
+  /// What a space has words for. Other bits, those that exist included, change nothing about memory without a file.
+  static func options(_ flags: UInt64) -> MapOptions {
+    var options: MapOptions = []
+    if flags & growsDown != 0 { options.insert(.growsDown) }
+    if flags & below2GiB != 0 { options.insert(.below2GiB) }
+    if flags & noReserve != 0 { options.insert(.noReserve) }
+    if flags & stack != 0 { options.insert(.stack) }
+    return options
+  }
 }
 
 extension AddressSpace {
@@ -31,40 +46,27 @@ extension AddressSpace {
       } else {
         start == 0 ? .anywhere : .hint(start)
       }
+    let options = LinuxMapFlags.options(flags)
+    if flags & LinuxMapFlags.huge != 0 { throw refusalOfHugePages(length, flags) }
     let sharing: Sharing
     switch flags & LinuxMapFlags.typeMask {
     case LinuxMapFlags.shared: sharing = .shared
     case LinuxMapFlags.private: sharing = .private
-    default: throw refusal(of: address, length)
+    default: throw refusal(of: address, length, options)
     }
     return try map(
       length: length, at: address,
       // Rights that do not exist are ignored.
       protection: Protection(rawValue: UInt32(truncatingIfNeeded: arguments.third & 7)),
-      sharing: sharing)
+      sharing: sharing, options: options)
   }
 
-  /// What a mapping without a type gets: the errors that the kernel finds before it looks at the type.
-  private func refusal(of address: MapAddress, _ length: UInt64) -> Errno {
-    do throws(Errno) {
-      guard length != 0 else { throw .invalidArgument }
-      guard let rounded = length.roundedUpToPage, rounded != 0, rounded <= Address.spaceEnd else {
-        throw .noMemory
-      }
-      switch address {
-      case .fixed(let start): _ = try Self.fixedRange(start, rounded)
-      case .fixedNoReplace(let start):
-        let range = try Self.fixedRange(start, rounded)
-        if mapping(intersecting: range) != nil { throw .fileExists }
-      case .hint, .anywhere:
-        let context = reclaimer.context()
-        context.pin()
-        defer { context.unpin() }
-        if !layout.pointee.hasGap(rounded) { throw .noMemory }
-      }
-      return .invalidArgument
-    } catch {
-      return error
-    }
+  /// `MAP_HUGETLB`: sizes that x86-64 has are refused because a space has no pool of them.
+  private func refusalOfHugePages(_ length: UInt64, _ flags: UInt64) -> Errno {
+    // log2 of the size in bits 26 to 31; 0 = 2 MiB.
+    guard [0, 21, 30].contains(flags >> 26 & 0x3f), length != 0,
+      flags & LinuxMapFlags.growsDown == 0
+    else { return .invalidArgument }
+    return .noMemory
   }
 }

@@ -10,7 +10,7 @@ extension AddressSpace {
   @inline(__always)
   func end(_ change: inout LayoutChange, _ hold: consuming WriteHold, _ context: Context) {
     change.tellSpecials()
-    count(change.counts, context)
+    count(change, context)
     var cell = change.newCells
     while let current = cell {
       cell = current.pointee.nextLocked
@@ -22,26 +22,18 @@ extension AddressSpace {
 
   /// Adds the differences of a change to the sizes of the space.
   @inline(__always)
-  func count(_ counts: LayoutCounts, _ context: Context) {
+  func count(_ change: borrowing LayoutChange, _ context: Context) {
+    var counts = change.counts
+    counts -= change.settled
     LockMap.observe(.accounting, .credit, .write)
-    move(.mapCount, counts.areas, context)
-    move(.totalVM, counts.totalPages, context)
-    move(.dataVM, counts.dataPages, context)
+    counters.move(.mapCount, Int64(counts.areas), context)
+    counters.move(.totalVM, Int64(counts.totalPages), context)
+    counters.move(.dataVM, Int64(counts.dataPages), context)
+    counters.move(.committed, Int64(counts.accountedPages), context)
     if counts.executablePages != 0 {
       counters.add(.execVM, Int64(counts.executablePages), context)
     }
     if counts.stackPages != 0 { counters.add(.stackVM, Int64(counts.stackPages), context) }
-  }
-
-  /// Charges or gives back a counter that has a limit. There is none yet, so a charge is never refused.
-  @inline(__always)
-  private func move(_ counter: SpaceCounter, _ delta: Int, _ context: Context) {
-    if delta > 0 {
-      let isCharged = counters.charge(counter, Int64(delta), context)
-      assert(isCharged, "a counter without a limit refused a charge")
-    } else if delta < 0 {
-      counters.uncharge(counter, Int64(-delta), context)
-    }
   }
 
   /// Takes the pages of a range out of the page tables. When it returns nobody can use them; the

@@ -14,7 +14,8 @@ extension AddressSpace {
   /// present with the rights it needs. Nothing happens when it is already.
   ///
   /// Takes the space lock for reading over the page; under `.perVMA` the VMA's lock word instead, but
-  /// for the first anonymous fault of a VMA.
+  /// for the first anonymous fault of a VMA. Below a stack (`MapOptions.growsDown`) it takes the lock for writing
+  /// over the pages that the stack grows by and 256 pages below them.
   ///
   /// - Throws: `AccessFault` with Linux's signal code and address.
   public func fault(at address: Address, _ access: AccessKind) throws(AccessFault) {
@@ -40,13 +41,15 @@ extension AddressSpace {
       case .needsSpaceLock: break
       }
     }
-    let hold = lock.read(AddressRange(pageOf: address), .fault)
-    park.pass(.fault)
-    context.pin()
-    let outcome = resolve(address, access, hold, mayPublishIdentity: true, accessor, context)
-    context.unpin()
-    hold.release()
-    if case .refused(let reason) = outcome {
+    while true {
+      let hold = lock.read(AddressRange(pageOf: address), .fault)
+      park.pass(.fault)
+      context.pin()
+      let outcome = resolve(address, access, hold, mayPublishIdentity: true, accessor, context)
+      context.unpin()
+      hold.release()
+      guard case .refused(let reason) = outcome else { return }
+      if reason == .notMapped, growStack(to: address, context) { continue }
       throw AccessFault(reason: reason, address: address, access: access)
     }
   }

@@ -19,14 +19,16 @@ extension AddressSpace {
   ///   - address: where it goes; the space chooses by default.
   ///   - protection: the rights of its pages.
   ///   - sharing: `.shared` makes a new object, which pieces of this mapping share.
+  ///   - options: further properties.
   /// - Returns: the first address.
   /// - Throws: in Linux's order `EINVAL` for no length; `ENOMEM` for one that no gap holds, or a fixed
   ///   address beyond the space; `EINVAL` for a fixed address that is not page aligned; `EEXIST` for
-  ///   `.fixedNoReplace` over a mapping; `ENOMEM` when there is no memory for records. On an error
-  ///   nothing has changed.
+  ///   `.fixedNoReplace` over a mapping; `EINVAL` for a stack that is shared; `ENOMEM` when a limit of the space does not allow it (then mappings
+  ///   that reach over an end of a fixed range stay split there, as in Linux), or when there is no memory
+  ///   for records. On an error nothing else has changed.
   public func map(
     length: UInt64, at address: MapAddress = .anywhere, protection: Protection,
-    sharing: Sharing = .private
+    sharing: Sharing = .private, options: MapOptions = []
   ) throws(Errno) -> Address {
     let before = LockMap.enter(.map)
     defer { LockMap.leave(before) }
@@ -34,9 +36,12 @@ extension AddressSpace {
     guard let rounded = length.roundedUpToPage, rounded != 0, rounded <= Address.spaceEnd else {
       throw .noMemory
     }
+    try refuseMany()
     let context = reclaimer.context()
     var attributes = VMAAttributes(flags: VMAFlags(protection, sharing))
+    if !options.isEmpty { apply(options, to: &attributes.flags) }
     if sharing == .shared {
+      if options.contains(.growsDown) { throw refusal(of: address, length, options) }
       attributes.backing = try makeMapping(
         .sharedAnonymous, identity: 0, lastPage: rounded.pageNumber - 1, context)
       attributes.pageOffset = 0
@@ -51,9 +56,50 @@ extension AddressSpace {
       return try mapFixed(
         Self.fixedRange(start, rounded), attributes, replacing: false, .map, context)
     case .hint(let hint):
-      return try mapPlaced(rounded, hint: hint, attributes, context)
+      return try mapPlaced(
+        rounded, hint: hint, attributes, below2GiB: options.contains(.below2GiB), context)
     case .anywhere:
-      return try mapPlaced(rounded, hint: nil, attributes, context)
+      return try mapPlaced(
+        rounded, hint: nil, attributes, below2GiB: options.contains(.below2GiB), context)
+    }
+  }
+
+  /// Linux `calc_vm_flag_bits`.
+  private func apply(_ options: MapOptions, to flags: inout VMAFlags) {
+    if options.contains(.growsDown) { flags.insert(.growsDown) }
+    // Linux 6.7 and later: a stack of a thread would be one huge page.
+    if options.contains(.stack) { flags.insert(.noHugePage) }
+    // Under strict overcommit everything is promised (`do_mmap`).
+    if options.contains(.noReserve), counters.limit(.committed) == SpaceCounters.unlimited {
+      flags.insert(.noReserve)
+      flags.remove(.account)
+    }
+  }
+
+  /// What a mapping of a wrong type gets: the errors that the kernel finds before it looks at the type.
+  func refusal(of address: MapAddress, _ length: UInt64, _ options: MapOptions) -> Errno {
+    do throws(Errno) {
+      guard length != 0 else { throw .invalidArgument }
+      guard let rounded = length.roundedUpToPage, rounded != 0, rounded <= Address.spaceEnd else {
+        throw .noMemory
+      }
+      try refuseMany()
+      switch address {
+      case .fixed(let start): _ = try Self.fixedRange(start, rounded)
+      case .fixedNoReplace(let start):
+        let range = try Self.fixedRange(start, rounded)
+        if mapping(intersecting: range) != nil { throw .fileExists }
+      case .hint, .anywhere:
+        let context = reclaimer.context()
+        context.pin()
+        defer { context.unpin() }
+        if !layout.pointee.hasGap(rounded, below2GiB: options.contains(.below2GiB)) {
+          throw .noMemory
+        }
+      }
+      return .invalidArgument
+    } catch {
+      return error
     }
   }
 
@@ -99,7 +145,11 @@ extension AddressSpace {
         try refuseSealed(range)
         try refuseCut(range)
       }
-      try layout.pointee.insert(range, attributes, replacing: replacing, hold, context, &change)
+      if operation == .map && hasLimits {
+        try insertLimited(range, attributes, replacing: replacing, hold, &change, context)
+      } else {
+        try layout.pointee.insert(range, attributes, replacing: replacing, hold, context, &change)
+      }
     } catch {
       failure = error
     }
@@ -109,6 +159,23 @@ extension AddressSpace {
     drops.release()
     if let failure { throw failure }
     return range.start
+  }
+
+  /// `insert` within the limits.
+  @inline(never)
+  private func insertLimited(
+    _ range: AddressRange, _ attributes: VMAAttributes, replacing: Bool,
+    _ hold: borrowing WriteHold, _ change: inout LayoutChange, _ context: Context
+  ) throws(Errno) {
+    if !replacing && layout.pointee.findIntersection(range.start, range.end) != nil {
+      throw .fileExists
+    }
+    let granted = try admit(range, attributes.flags, hold, &change, context)
+    let before = change.counts
+    defer { settle(granted, &change, since: before, context) }
+    try layout.pointee.insert(
+      range, attributes, replacing: replacing,
+      areas: granted.areas(of: 2), hold, context, &change)
   }
 }
 

@@ -8,9 +8,11 @@ import SystemPackage
 extension AddressSpace {
   /// Maps in a gap that the placement chooses.
   func mapPlaced(
-    _ length: UInt64, hint: Address?, _ attributes: VMAAttributes, _ context: Context
+    _ length: UInt64, hint: Address?, _ attributes: VMAAttributes, below2GiB: Bool = false,
+    _ context: Context
   ) throws(Errno) -> Address {
     var request = PlacementRequest(length: length, placement: placement)
+    if below2GiB { request.window = PlacementLimits.lowWindow }
     // Linux `round_hint_to_min`: down to a page, and up to where mappings may begin.
     if let hint, hint.pageStart != 0 {
       request.hint = max(hint.pageStart, PlacementLimits.smallestHint)
@@ -48,7 +50,9 @@ extension AddressSpace {
       var change = LayoutChange()
       var hold: WriteHold?
       let outcome: PlacementOutcome
+      var granted = Charge()
       do throws(Errno) {
+        granted = try admitPlaced(request, attributes, context)
         outcome = try layout.pointee.place(request, attributes, context, &change) { range in
           hold = lock.tryWrite(range, .map)
           if hold == nil { return false }
@@ -56,9 +60,12 @@ extension AddressSpace {
           return true
         }
       } catch {
+        settle(granted, &change, since: LayoutCounts(), context)
         context.unpin()
         throw error
       }
+      // Before anything is waited for; a reservation counts nothing.
+      settle(granted, &change, since: LayoutCounts(), context)
       switch outcome {
       case .placed(let range):
         finishMap(range, &change, hold.take()!, context)
@@ -66,7 +73,7 @@ extension AddressSpace {
         return range.start
       case .reserved(let reservation):
         // Nothing is held while we wait, the epoch included.
-        count(change.counts, context)
+        count(change, context)
         change.dispose(context)
         context.unpin()
         let late = lock.write(reservation.range, .map)
@@ -85,10 +92,18 @@ extension AddressSpace {
     defer { context.unpin() }
     var change = LayoutChange()
     let isDirect = policy != .perVMA
-    let outcome = try layout.pointee.place(request, attributes, context, &change) { range in
-      attributes.stand(at: range.start)
-      return isDirect
+    let granted = try admitPlaced(request, attributes, context)
+    let outcome: PlacementOutcome
+    do throws(Errno) {
+      outcome = try layout.pointee.place(request, attributes, context, &change) { range in
+        attributes.stand(at: range.start)
+        return isDirect
+      }
+    } catch {
+      settle(granted, &change, since: LayoutCounts(), context)
+      throw error
     }
+    settle(granted, &change, since: LayoutCounts(), context)
     switch outcome {
     case .placed(let range):
       hold.rangeKnown(range)
@@ -104,6 +119,15 @@ extension AddressSpace {
     }
   }
 
+  /// Charges a mapping in a gap; special mappings have no limits (Linux `insert_vm_struct`).
+  @inline(__always)
+  private func admitPlaced(
+    _ request: PlacementRequest, _ attributes: VMAAttributes, _ context: Context
+  ) throws(Errno) -> Charge {
+    if !hasLimits || attributes.flags.contains(.special) { return Charge() }
+    return try admit(request.length, attributes.flags, context)
+  }
+
   /// Maps a reserved range whose lock is held now. `false`: a fixed mapping took it; search again.
   private func fill(
     _ reservation: Reservation, _ attributes: VMAAttributes, _ hold: consuming WriteHold,
@@ -113,13 +137,16 @@ extension AddressSpace {
     defer { context.unpin() }
     attributes.stand(at: reservation.range.start)
     var change = LayoutChange()
+    var granted = Charge()
     do throws(Errno) {
-      if try layout.pointee.fill(reservation, attributes, hold, context, &change) {
-        finishMap(reservation.range, &change, hold, context)
-        return true
-      }
-      return false
+      granted = try admitPlaced(
+        PlacementRequest(length: reservation.range.length), attributes, context)
+      let isFilled = try layout.pointee.fill(reservation, attributes, hold, context, &change)
+      settle(granted, &change, since: LayoutCounts(), context)
+      if isFilled { finishMap(reservation.range, &change, hold, context) }
+      return isFilled
     } catch {
+      settle(granted, &change, since: LayoutCounts(), context)
       cancel(reservation, context)
       throw error
     }

@@ -16,12 +16,14 @@ extension AddressSpace {
   /// - Parameters:
   ///   - start: a page-aligned address.
   ///   - length: in bytes, rounded up to pages; 0 does nothing.
+  ///   - fromStackStart: the range begins where the first mapping in it begins, which has to be a stack
+  ///     (`PROT_GROWSDOWN`); `EINVAL` otherwise, `ENOMEM` when there is none.
   /// - Throws: `EINVAL` for an unaligned start, or a part of a special mapping that may not be cut; `EACCES` for
   ///   a right that a special mapping does not allow and `EPERM` for a sealed
   ///   mapping (what is before it is changed); `ENOMEM` for a range beyond the space, a hole (what is before
   ///   it is changed, as in Linux), or when there is no memory for the records of a split.
   public func protect(
-    at start: Address, length: UInt64, _ protection: Protection
+    at start: Address, length: UInt64, _ protection: Protection, fromStackStart: Bool = false
   ) throws(Errno) {
     let before = LockMap.enter(.protect)
     defer { LockMap.leave(before) }
@@ -32,13 +34,39 @@ extension AddressSpace {
     guard !overflow, end > start, start < Address.spaceEnd else { throw .noMemory }
     // What lies beyond the end of the space is a hole, found after the pages before it.
     let range = AddressRange(start: start, end: min(end, Address.spaceEnd))
-    try changeRights(range, protection, endsInHole: end > Address.spaceEnd)
+    let endsInHole = end > Address.spaceEnd
+    if !fromStackStart {
+      try changeRights(range, lock.write(range, .protect), protection, endsInHole: endsInHole)
+      return
+    }
+    while true {
+      // Where the stack begins is known before the lock, and may have changed when we have it.
+      let stack = try stackRange(range)
+      let whole = AddressRange(start: min(start, stack.start), end: range.end)
+      let hold = lock.write(whole, .protect)
+      if try stackRange(range) == stack {
+        try changeRights(stack, hold, protection, endsInHole: endsInHole)
+        return
+      }
+      hold.release()
+    }
+  }
+
+  /// A range from the start of the first mapping in it on, if that is a stack.
+  private func stackRange(_ range: AddressRange) throws(Errno) -> AddressRange {
+    let context = reclaimer.context()
+    context.pin()
+    defer { context.unpin() }
+    guard let first = layout.pointee.findIntersection(range.start, range.end) else {
+      throw .noMemory
+    }
+    guard first.pointee.flags.contains(.growsDown) else { throw .invalidArgument }
+    return AddressRange(start: first.pointee.start, end: range.end)
   }
 
   private func changeRights(
-    _ range: AddressRange, _ protection: Protection, endsInHole: Bool
+    _ range: AddressRange, _ hold: consuming WriteHold, _ protection: Protection, endsInHole: Bool
   ) throws(Errno) {
-    var hold = lock.write(range, .protect)
     let context = reclaimer.context()
     context.pin()
     defer { context.unpin() }
@@ -50,7 +78,7 @@ extension AddressSpace {
     var position = range.start
     while position < range.end && failure == nil {
       do throws(Errno) {
-        let step = try layout.pointee.modifyStep(
+        let step = try modifyStep(
           from: position, to: range.end, hold, context, &change
         ) {
           let flags = $0.pointee.flags.changed(

@@ -44,9 +44,9 @@ extension AddressSpace {
     let before = LockMap.enter(.remap)
     defer { LockMap.leave(before) }
     let request = try RemapRequest(start, length, newLength, target, keepsSource: keepingSource)
-    // Linux checks the number of mappings here, and again before each move (`max_map_count`).
-    guard let source = request.sourceRange else { throw .badAddress }
     let context = reclaimer.context()
+    if request.impliesAddress && !allowsRemap(sparing: 7, context) { throw .noMemory }
+    guard let source = request.sourceRange else { throw .badAddress }
     var held = source
     var place: Reservation?
     while true {
@@ -126,7 +126,7 @@ extension AddressSpace {
     let outcome = try layout.pointee.place(
       search, VMAAttributes(flags: .special), context, &change
     ) { _ in false }
-    count(change.counts, context)
+    count(change, context)
     change.dispose(context)
     switch outcome {
     case .reserved(let reservation): return reservation
@@ -148,16 +148,21 @@ extension AddressSpace {
           try cutTail(request, hold, context, &change, &drops)
           return .done(start)
         }
-        if try growInPlace(request, record, hold, context, &change) { return .done(start) }
-        if !request.mayMove { throw .noMemory }
-        guard let place else { return .needsPlace }
-        return try move(request, to: place.range.start, place, hold, context, &change, &drops)
+        let mayMove = allowsRemap(sparing: 5, context)
+        return try admittingGrowth(request, record.pointee.flags, &change, context) {
+          (change) throws(Errno) in
+          if try growInPlace(request, record, hold, context, &change) { return .done(start) }
+          if !request.mayMove || !mayMove { throw .noMemory }
+          guard let place else { return .needsPlace }
+          return try move(request, to: place.range.start, place, hold, context, &change, &drops)
+        }
       }
       if request.isFixed {
         return try moveFixed(request, hold, context, &change, &drops)
       }
       guard let place else { return .needsPlace }
-      return try move(request, to: place.range.start, place, hold, context, &change, &drops)
+      return try moveWithinLimits(
+        request, to: place.range.start, place, record.pointee.flags, hold, context, &change, &drops)
     } catch {
       return .refused(error)
     }
@@ -208,7 +213,6 @@ extension AddressSpace {
     let offset = record.pointee.pageOffset(at: request.start)
     if offset.addingReportingOverflow(request.newLength >> 12).overflow { throw .invalidArgument }
     if flags.contains(.special) { throw .badAddress }
-    // Linux checks limits here: EAGAIN for locked memory, ENOMEM for the size of the space and of data.
     return record
   }
 

@@ -17,13 +17,15 @@ extension AddressSpace {
       start: request.newAddress, end: request.newAddress + request.newLength)
     try removeWithin(target, hold, context, &change, &drops)
     // The target may have been a part of the same VMA.
-    if layout.pointee.find(request.start) == nil { throw .badAddress }
+    guard let record = layout.pointee.find(request.start) else { throw .badAddress }
+    let flags = record.pointee.flags
     var request = request
     if request.newLength < request.oldLength {
       try cutTail(request, hold, context, &change, &drops)
       request.oldLength = request.newLength
     }
-    return try move(request, to: target.start, nil, hold, context, &change, &drops)
+    return try moveWithinLimits(
+      request, to: target.start, nil, flags, hold, context, &change, &drops)
   }
 
   /// Moves `oldLength` bytes from `start` to a place that is empty, `newLength` bytes long and held.

@@ -42,7 +42,7 @@ extension AddressSpace {
     var position = range.start
     while position < range.end && failure == nil {
       do throws(Errno) {
-        position = try layout.pointee.modifyStep(
+        position = try modifyStep(
           from: position, to: range.end, hold, context, &change
         ) { .set($0.pointee.flags.union(.sealed)) }.range.end
       } catch {

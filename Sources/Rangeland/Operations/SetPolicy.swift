@@ -50,7 +50,7 @@ extension AddressSpace {
         break
       }
       do throws(Errno) {
-        position = try layout.pointee.modifyStep(
+        position = try modifyStep(
           from: max(position, next.pointee.start), to: range.end, hold, context, &change
         ) {
           var flags = $0.pointee.flags

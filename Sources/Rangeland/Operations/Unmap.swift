@@ -44,13 +44,29 @@ extension AddressSpace {
     defer { context.unpin() }
     lockCells(range, &hold)
     park.pass(hold.core.operation)
+    try removeHeld(range, hold, context)
+  }
+
+  /// The same, of a part of what is held, whose words are locked. The thread is pinned.
+  @inline(__always)
+  func removeHeld(
+    _ range: AddressRange, _ hold: consuming WriteHold, _ context: Context
+  ) throws(Errno) {
     var change = LayoutChange()
     var failure: Errno?
     do throws(Errno) {
       // Seals end with the space.
       if hold.core.operation != .exit { try refuseSealed(range) }
       try refuseCut(range)
-      try layout.pointee.remove(range, hold, context, &change)
+      // Teardown cuts nothing.
+      let granted =
+        hasLimits
+        ? counters.begin(Charge(areas: 1, areasMayBeFewer: true, spareAreas: 1), context)
+          ?? Charge()
+        : Charge()
+      let areas = granted.areas(of: 1)
+      defer { settle(granted, &change, since: LayoutCounts(), context) }
+      try layout.pointee.remove(range, areas: areas, hold, context, &change)
     } catch {
       failure = error
     }

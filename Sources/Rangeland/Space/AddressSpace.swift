@@ -50,6 +50,16 @@ public final class AddressSpace: @unchecked Sendable {
   let hasSeals = Atomic<Bool>(false)
   /// Sizes. Per-thread credit, no lock.
   let counters: SpaceCounters
+  /// Where the heap is.
+  let heap = Heap()
+  /// The limits, as they were set. What operations look at is beside it.
+  let settings: Mutex<Limits>
+  /// Whether operations have to ask before they change anything. Written with `settings`, as the next two.
+  let isLimited = Atomic<Bool>(false)
+  /// Pages that one mapping may be promised under `Overcommit.heuristic`.
+  let largestPromise = Atomic<UInt64>(.max)
+  /// Bytes of one stack.
+  let stackLimit = Atomic<UInt64>(.max)
   /// Number in the reverse map. Immutable.
   let identity: UInt64
   /// Where tests stop operations.
@@ -72,11 +82,12 @@ public final class AddressSpace: @unchecked Sendable {
   ///   - policy: the lock of the space. Results do not depend on it.
   ///   - placement: how addresses are chosen for mappings without one.
   ///   - memory: where pages come from; several spaces may share one. `nil` = one of its own.
+  ///   - limits: what the space may use; see `limits`, which changes them later.
   ///   - statistics: counts waits for the lock: see `lockStatistics`. Every request then costs more.
   /// - Throws: `ENOMEM` when the kernel refuses memory for the space's tables.
   public init(
     policy: LockPolicy = .ranged, placement: Placement = .linux, memory: PhysicalMemory? = nil,
-    statistics: Bool = false
+    limits: Limits = Limits(), statistics: Bool = false
   ) throws(Errno) {
     let memory = if let memory { memory } else { try PhysicalMemory() }
     let context = memory.reclaimer.context()
@@ -111,6 +122,8 @@ public final class AddressSpace: @unchecked Sendable {
     arena = memory.arena
     lock = SpaceLockRef.allocate(capacity: 1)
     lock.initialize(to: SpaceLock(policy: policy, statistics: statistics))
+    settings = Mutex(limits)
+    if limits != Limits() { self.limits = limits }
   }
 
   deinit { exit() }

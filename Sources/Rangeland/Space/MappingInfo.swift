@@ -45,6 +45,8 @@ public struct SpaceUsage: Sendable, Hashable {
   public var executablePages = 0
   /// Pages of locked mappings (`VmLck`).
   public var lockedPages = 0
+  /// Pages whose memory is promised (`Committed_AS`, of this space): see `Overcommit`.
+  public var promisedPages = 0
   /// Stack pages (`VmStk`).
   public var stackPages = 0
   /// Resident anonymous pages (`RssAnon`); the shared zero page is not counted.

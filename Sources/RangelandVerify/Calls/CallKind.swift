@@ -16,6 +16,7 @@ extension VerifyCall {
     case mprotect
     case mremap
     case munmap
+    case setrlimit
     case store
 
     /// Everything that is to be known about calls of this kind.
@@ -30,6 +31,7 @@ extension VerifyCall {
       case .mprotect: ProtectCall()
       case .mremap: RemapCall()
       case .munmap: UnmapCall()
+      case .setrlimit: LimitCall()
       case .store: AccessCall(isStore: true)
       }
     }

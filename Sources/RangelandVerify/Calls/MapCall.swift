@@ -7,7 +7,14 @@ import Rangeland
 import SystemPackage
 
 struct MapCall: CallDefinition {
-  static var known: UInt64 { VerifyCall.anonymous | VerifyCall.fixed | VerifyCall.fixedNoReplace }
+  static var growsDown: UInt64 { 0x100 }
+  static var below2GiB: UInt64 { 0x40 }
+  /// MAP_NORESERVE, MAP_STACK, MAP_NONBLOCK, MAP_DENYWRITE, MAP_EXECUTABLE.
+  static var others: [UInt64] { [0x4000, 0x2_0000, 0x1_0000, 0x800, 0x1000] }
+  static var known: UInt64 {
+    VerifyCall.anonymous | VerifyCall.fixed | VerifyCall.fixedNoReplace | growsDown | below2GiB
+      | others.reduce(0, |)
+  }
 
   var fields: [CallField] {
     [CallField("prot", \.protection, isHex: false), CallField("flags", \.flags)]
@@ -28,7 +35,10 @@ struct MapCall: CallDefinition {
     let length = generator.length(subject, window, offset)
     let address = VerifyAddress(window, offset)
     let sharing = generator.random.chance(14) ? VerifyCall.shared : VerifyCall.private
-    let flags = sharing | VerifyCall.anonymous
+    var flags = sharing | VerifyCall.anonymous
+    if generator.random.chance(2) { flags |= Self.growsDown }
+    if generator.random.chance(5) { flags |= generator.random.pick(Self.others) }
+    if generator.random.chance(5) { flags |= Self.below2GiB }
     let rights = generator.rights()
     switch generator.random.below(38) {
     case 0..<18:
@@ -88,6 +98,8 @@ struct MapCall: CallDefinition {
   func isDetermined(
     _ call: VerifyCall, _ areas: [KernelProcess.AddressPair], _ subject: any VerifySubject
   ) -> Bool {
+    // How far a stack grows, and where a low mapping goes, others decide.
+    if call.flags & (Self.growsDown | Self.below2GiB) != 0 { return false }
     guard let length = call.roundedLength, length != 0, length < 1 << 40 else { return true }
     let start = call.at & ~4095
     guard call.at < Address.spaceEnd else { return call.isFixed }

@@ -8,7 +8,7 @@ import Rangeland
 struct ProtectCall: CallDefinition {
   var fields: [CallField] { [CallField("prot", \.protection, isHex: false)] }
 
-  func isKnown(_ call: VerifyCall) -> Bool { call.protection & Self.growth == 0 }
+  func isKnown(_ call: VerifyCall) -> Bool { true }
 
   /// `PROT_GROWSDOWN`, `PROT_GROWSUP`.
   private static var growth: UInt64 { 0x300_0000 }
@@ -21,14 +21,15 @@ struct ProtectCall: CallDefinition {
   func ordinary(_ generator: inout ScriptGenerator, _ subject: any VerifySubject) -> VerifyCall {
     let (window, offset) = generator.place(subject)
     let length = generator.length(subject, window, offset)
+    let growth: UInt64 = generator.random.chance(4) ? 0x100_0000 : 0
     return VerifyCall(
-      .mprotect, VerifyAddress(window, offset), length, protection: generator.rights())
+      .mprotect, VerifyAddress(window, offset), length, protection: generator.rights() | growth)
   }
 
   func edge(_ generator: inout ScriptGenerator) -> VerifyCall {
     let (address, length) = generator.edgeRange()
     // PROT_SEM is let through, other bits are not.
-    let extra: UInt64 = generator.random.pick([0, 0, 0, 8, 0x10, 1 << 40])
+    let extra: UInt64 = generator.random.pick([0, 0, 0, 8, 0x10, 1 << 40, Self.growth, 0x200_0000])
     return VerifyCall(.mprotect, address, length, protection: generator.rights() | extra)
   }
 
@@ -38,7 +39,12 @@ struct ProtectCall: CallDefinition {
     KernelRequest(KP_SYS_mprotect, call.at, call.length, call.protection)
   }
 
+  /// With PROT_GROWSDOWN from the start of a mapping on, which lies in the same window or is no stack.
   func reach(_ call: VerifyCall) -> [KernelProcess.AddressPair]? { call.reachUpToItsEnd }
+
+  func isDetermined(
+    _ call: VerifyCall, _ areas: [KernelProcess.AddressPair], _ subject: any VerifySubject
+  ) -> Bool { call.protection & Self.growth == 0 }
 
   var keepsWhatItDid: Bool { true }
 

@@ -3,6 +3,7 @@
 // The side that is judged.
 
 import CKernelProtocol
+import Glibc
 import Rangeland
 import SystemPackage
 
@@ -36,6 +37,11 @@ public final class SpaceSubject: VerifySubject {
         start = window.end
       }
       try Self.take(space, start, Address.spaceEnd)
+      // The helper has inherited this process's.
+      var stack = rlimit()
+      if getrlimit(__rlimit_resource_t(RLIMIT_STACK.rawValue), &stack) == 0 {
+        space.limits.stack = UInt64(stack.rlim_cur)
+      }
     } catch {
       throw VerifyError("an address space cannot be made: \(error)")
     }
@@ -47,7 +53,7 @@ public final class SpaceSubject: VerifySubject {
   }
 
   public func perform(_ call: VerifyCall) -> VerifyOutcome {
-    call.kind.definition.perform(call, on: space)
+    call.kind.definition.perform(call.rebased(baseline), on: space)
   }
 
   public func mappings(_ start: UInt64, _ end: UInt64) -> [VerifyMapping] {

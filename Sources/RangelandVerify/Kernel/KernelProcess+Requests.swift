@@ -61,7 +61,7 @@ extension KernelProcess {
       throw VerifyError("'\(call)' reaches beyond the windows: it was not performed")
     }
     let definition = call.kind.definition
-    post(definition.request(call), near: definition.near(call))
+    post(definition.request(call.rebased(baseline)), near: definition.near(call))
   }
 
   /// The kernel's answer to the call that was begun.

@@ -91,7 +91,7 @@ import Testing
         try space.unmap(at: base + 64 * page, length: page)
         hold.release()
       }
-      #expect(trapped(result, with: "lock order: space is wanted while space is held"))
+      #expect(trapped(result, with: "the space is used by a hook that runs under its lock"))
     }
 
     @Test func `mapping memory from the kernel under a leaf latch traps`() async {

@@ -42,6 +42,16 @@ struct LayoutCounts: Equatable, Sendable {
     if flags.contains(.account) { accountedPages &+= n }
   }
 
+  static func -= (a: inout LayoutCounts, b: LayoutCounts) {
+    a.areas -= b.areas
+    a.totalPages -= b.totalPages
+    a.dataPages -= b.dataPages
+    a.executablePages -= b.executablePages
+    a.stackPages -= b.stackPages
+    a.lockedPages -= b.lockedPages
+    a.accountedPages -= b.accountedPages
+  }
+
   static func += (a: inout LayoutCounts, b: LayoutCounts) {
     a.areas += b.areas
     a.totalPages += b.totalPages
@@ -57,6 +67,8 @@ struct LayoutCounts: Equatable, Sendable {
 struct LayoutChange {
   /// Differences of the counters, new minus old.
   var counts = LayoutCounts()
+  /// The part of them that the counters have already.
+  var settled = LayoutCounts()
   /// Records taken out of the tree, linked by `nextDropped`.
   private(set) var firstDropped: RecordRef?
   /// Whether a special mapping is among them.

@@ -84,7 +84,7 @@ extension LayoutTree {
   }
 
   /// The identity of the next or the previous VMA, if this one may share it.
-  private borrowing func neighbourIdentity(
+  borrowing func neighbourIdentity(
     _ section: LeafSection, _ record: RecordRef
   ) -> MappingRef? {
     let start = record.pointee.start

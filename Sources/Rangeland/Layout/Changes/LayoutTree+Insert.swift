@@ -13,25 +13,36 @@ extension LayoutTree {
   ///
   /// - Parameters:
   ///   - replacing: what is mapped in the range goes (`MAP_FIXED`); otherwise it is an error.
+  ///   - areas: how many VMAs more the limit allows: cutting a VMA in the middle makes two.
   ///   - hold: of the range.
   /// - Throws: `.fileExists` when something is mapped there, `.noMemory`; then nothing has changed.
   /// - Precondition: pinned; `range` is page aligned and within the space.
   @inline(__always)
   borrowing func insert(
-    _ range: AddressRange, _ attributes: VMAAttributes, replacing: Bool,
+    _ range: AddressRange, _ attributes: VMAAttributes, replacing: Bool, areas: Int = 2,
     _ hold: borrowing WriteHold, _ context: Context, _ change: inout LayoutChange
   ) throws(Errno) {
     LockMap.observe(.layout, hold, range)
     LockMap.observe(.vmaFlags, hold, range)
     LockMap.observe(.vmaOffset, hold, range)
+    var isRefused = false
     let result = splice(
       Self.below(range.start), Self.above(range.end), context, &change,
       { section, splice in
-        planInsert(
-          section, range.start, range.end, attributes, replacing: replacing, into: splice)
+        isRefused = areas < 2 && Self.isInside(section, range)
+        return !isRefused
+          && planInsert(
+            section, range.start, range.end, attributes, replacing: replacing, into: splice)
       })
-    guard let result else { throw .noMemory }
+    guard let result, !isRefused else { throw .noMemory }
     if !result { throw .fileExists }
+  }
+
+  /// Whether one VMA reaches beyond both ends of a range.
+  @inline(__always)
+  private static func isInside(_ section: LeafSection, _ range: AddressRange) -> Bool {
+    guard let record = areaAbove(section, range.start) else { return false }
+    return record.pointee.start < range.start && record.pointee.end > range.end
   }
 
   /// The address below, so that the latches cover the neighbour that ends here.
@@ -135,17 +146,21 @@ extension LayoutTree {
   /// Unmaps `range`; VMAs that straddle an end are split (Linux `do_vmi_munmap`, C3). Holes are fine, and
   /// reservations stay.
   ///
+  /// - Parameter areas: how many VMAs more the limit allows.
   /// - Throws: `.noMemory`, and nothing has changed.
   /// - Precondition: as for `insert`.
   @inline(__always)
   borrowing func remove(
-    _ range: AddressRange, _ hold: borrowing WriteHold, _ context: Context,
+    _ range: AddressRange, areas: Int = 1, _ hold: borrowing WriteHold, _ context: Context,
     _ change: inout LayoutChange
   ) throws(Errno) {
     LockMap.observe(.layout, hold, range)
+    var isRefused = false
     let result = splice(
       range.start, range.end, context, &change,
       { section, splice in
+        isRefused = areas < 1 && Self.isInside(section, range)
+        if isRefused { return false }
         splice.begin(range.start, range.end, dropsReservations: false)
         var isEmpty = true
         section.forEachEntry(range.start, range.end) { record in
@@ -161,7 +176,7 @@ extension LayoutTree {
         }
         return !isEmpty
       })
-    guard let result else { throw .noMemory }
+    guard let result, !isRefused else { throw .noMemory }
     if result { tidy(range.start, context) }
   }
 

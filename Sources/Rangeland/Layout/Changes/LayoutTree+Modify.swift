@@ -28,15 +28,17 @@ extension LayoutTree {
   /// Deals with the VMA at `position`, up to `end`: one round of Linux's `mprotect` walk. The caller goes
   /// on at the end of the step until it has reached `end`.
   ///
-  /// - Parameter decide: called with the VMA, possibly several times, under leaf latches: it must have no
-  ///   effects.
+  /// - Parameters:
+  ///   - areas: how many VMAs more the limit allows. Where a second split is one too many, the first one stays, as in
+  ///     Linux.
+  ///   - decide: called with the VMA, possibly several times, under leaf latches: it must have no effects.
   /// - Throws: `.noMemory` when nothing is mapped at `position` or there is no memory, `.invalidArgument` for
   ///   a part of a special mapping that may not be cut, or what `decide` refuses with. This step has changed nothing then; earlier ones stay.
   /// - Precondition: pinned; `hold` covers the addresses from `position` to `end`.
   @inline(__always)
   borrowing func modifyStep(
-    from position: Address, to end: Address, _ hold: borrowing WriteHold, _ context: Context,
-    _ change: inout LayoutChange, _ decide: (RecordRef) -> FlagsDecision
+    from position: Address, to end: Address, areas: Int = 2, _ hold: borrowing WriteHold,
+    _ context: Context, _ change: inout LayoutChange, _ decide: (RecordRef) -> FlagsDecision
   ) throws(Errno) -> ModifyStep {
     guard let seen = find(position) else { throw .noMemory }
     let old = seen.pointee.flags
@@ -77,6 +79,15 @@ extension LayoutTree {
           }
           if flags == old { return false }
           planModify(section, record, position, stepEnd, flags, into: splice)
+          let isMerge = splice.pointee.left != nil || splice.pointee.right != nil
+          let splits = isMerge ? 0 : splice.pointee.count &- 1
+          if splits > areas {
+            refusal = .noMemory
+            if areas == 0 { return false }
+            splice.begin(position, stepEnd, dropsReservations: false)
+            splice.add(RecordDraft(record, record.pointee.start, position))
+            splice.add(RecordDraft(record, position, record.pointee.end))
+          }
           return true
         }
       })
@@ -124,5 +135,31 @@ extension LayoutTree {
     if !isLeftSide { splice.add(RecordDraft(record, record.pointee.start, start)) }
     splice.add(draft)
     if !isRightSide { splice.add(RecordDraft(record, end, record.pointee.end)) }
+  }
+
+  /// Splits the VMA that reaches over `address` there, if one does, and changes nothing else.
+  ///
+  /// - Throws: `.noMemory`, and nothing has changed.
+  /// - Precondition: pinned; `hold` covers the page on one side of `address`.
+  borrowing func split(
+    at address: Address, _ hold: borrowing WriteHold, _ context: Context,
+    _ change: inout LayoutChange
+  ) throws(Errno) {
+    if address == 0 || address >= Address.spaceEnd { return }
+    LockMap.observe(
+      .layout, hold,
+      AddressRange(pageOf: hold.range.start < address ? address &- 1 : address))
+    let result = splice(
+      Self.below(address), Self.above(address), context, &change,
+      { section, splice in
+        guard let record = Self.areaAbove(section, address), record.pointee.start < address else {
+          return false
+        }
+        splice.begin(record.pointee.start, record.pointee.end, dropsReservations: false)
+        splice.add(RecordDraft(record, record.pointee.start, address))
+        splice.add(RecordDraft(record, address, record.pointee.end))
+        return true
+      })
+    if result == nil { throw .noMemory }
   }
 }

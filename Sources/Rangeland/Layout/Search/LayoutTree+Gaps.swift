@@ -16,6 +16,7 @@ extension LayoutTree {
     let slack = alignment > Address.pageSize ? alignment : 0
     let (needed, overflow) = length.addingReportingOverflow(slack)
     if overflow || high <= low || high - low < needed { return nil }
+    var high = high
     var limit = high
     while limit > low {
       let leaf: LeafRef
@@ -27,31 +28,39 @@ extension LayoutTree {
       } else {
         leaf = self.leaf(for: limit - 1)
       }
-      if let end = highestGap(in: leaf, needed, low, high) {
+      let before = high
+      if let end = highestGap(in: leaf, needed, low, &high) {
         return (end - length) & ~(alignment - 1)
       }
-      limit = leaf.pointee.low
+      limit = high < before ? high : leaf.pointee.low
     }
     return nil
   }
 
   /// The end of the highest gap of at least `needed` bytes within `[low, high)` that touches the leaf.
+  ///
+  /// A gap that is long enough but ends in the guard gap of a stack ends the search above the start of the guard gap
+  /// (`high` is lowered to it, and the result is `nil`): Linux looks for gaps without regard to stacks, and then begins
+  /// again below the guard gap, although there may be mappings, and gaps between them, within it.
   private borrowing func highestGap(
-    in leaf: LeafRef, _ needed: UInt64, _ low: Address, _ high: Address
+    in leaf: LeafRef, _ needed: UInt64, _ low: Address, _ high: inout Address
   ) -> Address? {
     let content = leaf.content
     let top = min(leaf.pointee.high, high)
     var i = content.upperBound(top - 1)
     // Where the gap ends whose start we look for: the next entry above, its guard gap included.
-    var gapEnd = i < content.pointee.count ? content.records[i].pointee.startWithGuard : high
+    var above: RecordRef? = i < content.pointee.count ? content.records[i] : nil
+    var gapEnd = above?.pointee.start ?? high
     if i > 0, content.records[i - 1].pointee.end >= top {
       // What follows that entry is a gap of the leaf above.
       gapEnd = top
+      above = nil
     } else if i == content.pointee.count {
       // The gap may go on above the leaf, or something there has a guard gap.
       let bound = min(high &+ VMARecord.guardGapPages * Address.pageSize, Address.spaceEnd)
       if let next = firstEntry(endingAbove: top, below: bound, where: { _ in true }) {
-        gapEnd = next.pointee.startWithGuard
+        gapEnd = next.pointee.start
+        above = next
       }
     }
     gapEnd = min(gapEnd, high)
@@ -66,10 +75,15 @@ extension LayoutTree {
         }
       }
       gapStart = max(gapStart, low)
-      if gapEnd > gapStart, gapEnd - gapStart >= needed { return gapEnd }
+      if gapEnd > gapStart, gapEnd - gapStart >= needed {
+        guard let above, above.pointee.startWithGuard < gapEnd else { return gapEnd }
+        high = above.pointee.startWithGuard
+        return nil
+      }
       if i == 0 { return nil }
       i -= 1
-      gapEnd = min(content.records[i].pointee.startWithGuard, high)
+      above = content.records[i]
+      gapEnd = min(content.records[i].pointee.start, high)
       if gapEnd <= low { return nil }
     }
   }

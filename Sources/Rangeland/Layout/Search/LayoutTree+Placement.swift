@@ -123,16 +123,32 @@ extension LayoutTree {
   /// Whether there was a gap of that length at some instant. Takes nothing.
   ///
   /// - Precondition: pinned.
-  borrowing func hasGap(_ length: UInt64) -> Bool {
-    chooseLikeLinux(length, Address.pageSize) != nil
+  borrowing func hasGap(_ length: UInt64, below2GiB: Bool = false) -> Bool {
+    if below2GiB { return choose(length, Address.pageSize, in: PlacementLimits.lowWindow) != nil }
+    return chooseLikeLinux(length, Address.pageSize) != nil
+  }
+
+  private borrowing func choose(
+    _ length: UInt64, _ alignment: UInt64, in window: AddressRange
+  ) -> Address? {
+    bottomUpGap(length, alignment, from: window.start, below: window.end)
   }
 
   /// An address that was free when it was looked at, or `nil`.
   private borrowing func choose(_ request: PlacementRequest, _ context: Context) -> Address? {
-    if let hint = request.hint, isFree(hint, request.length) { return hint }
+    if let hint = request.hint, isFree(hint, request.length),
+      // Linux looks at the end of the window only.
+      request.window == nil || hint &+ request.length <= request.window.unsafelyUnwrapped.end
+    {
+      return hint
+    }
     if let window = request.window {
-      return bottomUpGap(
-        request.length, Address.pageSize, from: window.start, below: window.end)
+      if request.alignment > Address.pageSize,
+        let address = choose(request.length, request.alignment, in: window)
+      {
+        return address
+      }
+      return choose(request.length, Address.pageSize, in: window)
     }
     if request.placement == .arenas, let address = chooseInStretch(request, context) {
       return address

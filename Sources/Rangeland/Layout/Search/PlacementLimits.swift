@@ -6,6 +6,8 @@
 struct PlacementLimits: Sendable {
   /// Hints below are raised to it (`vm.mmap_min_addr`, 4096 as on the kernel that was measured).
   static var smallestHint: Address { 0x1000 }
+  /// Where `MAP_32BIT` places, bottom-up (Linux `find_start_end`, here without randomisation).
+  static var lowWindow: AddressRange { AddressRange(start: 0x4000_0000, end: 0x8000_0000) }
   /// Nothing is placed below (`vm.mmap_min_addr`).
   var minimum: Address = smallestHint
   /// Top-down placement starts here (`mmap_base`, here without randomisation).

@@ -15,7 +15,8 @@ extension LockMap {
       reason:
         "freezes the records inside, so that what is read before the change is what is changed",
       operations: [
-        .map, .unmap, .remap, .protect, .seal, .setPolicy, .substitute, .insertSpecial, .exit,
+        .map, .unmap, .remap, .protect, .seal, .setPolicy, .substitute, .insertSpecial, .growStack,
+        .setBreak, .exit,
       ]),
     Row(
       item: .layout, lock: .space, mode: .read, range: "the page or pages looked up",
@@ -27,14 +28,16 @@ extension LockMap {
       reason: "neighbours and outer parts are read again and spliced in one step",
       operations: [
         .map, .unmap, .remap, .protect, .seal, .setPolicy, .fault, .substitute, .insertSpecial,
-        .exit,
+        .growStack,
+        .setBreak, .exit,
       ]),
     Row(
       item: .layout, lock: .layoutShape, mode: .write,
       range: "index nodes above a leaf that is divided",
       reason: "readers go down without locks while nodes are copied; nothing else is held inside",
       operations: [
-        .map, .unmap, .remap, .protect, .seal, .setPolicy, .substitute, .insertSpecial, .exit,
+        .map, .unmap, .remap, .protect, .seal, .setPolicy, .substitute, .insertSpecial, .growStack,
+        .setBreak, .exit,
       ]),
     Row(
       item: .gapSearch, lock: .layoutLeaf, mode: .write, range: "the leaves of the chosen gap",
@@ -46,7 +49,9 @@ extension LockMap {
     Row(
       item: .vmaFlags, lock: .space, mode: .write, range: pages,
       reason: "a fault must not install rights that are being taken away",
-      operations: [.map, .remap, .protect, .seal, .setPolicy, .substitute, .insertSpecial]),
+      operations: [
+        .map, .remap, .protect, .seal, .setPolicy, .substitute, .insertSpecial, .setBreak,
+      ]),
     Row(
       item: .vmaFlags, lock: .space, mode: .read, range: page,
       reason: "the rights that a fault checks are those that it installs",
@@ -54,7 +59,9 @@ extension LockMap {
     Row(
       item: .vmaOffset, lock: .space, mode: .write, range: pages,
       reason: "pieces of a split continue the offset; merging depends on it",
-      operations: [.map, .remap, .protect, .seal, .setPolicy, .substitute, .insertSpecial]),
+      operations: [
+        .map, .remap, .protect, .seal, .setPolicy, .substitute, .insertSpecial, .setBreak,
+      ]),
     Row(
       item: .anonymousIdentity, lock: .space, mode: .read, range: page,
       reason:
@@ -65,6 +72,11 @@ extension LockMap {
       reason:
         "the new place continues the identity of the old one, which no page of it gets meanwhile",
       operations: [.remap]),
+    Row(
+      item: .anonymousIdentity, lock: .space, mode: .write,
+      range: "the pages that a stack grows by, and the gap below",
+      reason: "the stack itself is not held: like a fault, growth publishes an identity once",
+      operations: [.growStack]),
   ]
 
   private static let pagingRows: [Row] = [
@@ -83,17 +95,17 @@ extension LockMap {
     Row(
       item: .pageTableEntry, lock: .space, mode: .write, range: pages,
       reason: "no page may appear where no record is any more",
-      operations: [.map, .unmap, .remap, .substitute, .exit]),
+      operations: [.map, .unmap, .remap, .substitute, .setBreak, .exit]),
     Row(
       item: .pageTableEntry, lock: .pageTable, mode: .write, range: "a page table",
       reason: "one of several faults installs; the others find its page",
-      operations: [.fault, .dontNeed, .map, .unmap, .remap, .substitute, .exit]),
+      operations: [.fault, .dontNeed, .map, .unmap, .remap, .substitute, .setBreak, .exit]),
     Row(
       item: .pageTableShape, lock: .pageTable, mode: .write,
       range: "the parent's table, then the table",
       reason:
         "one of several faults makes a table; it is freed empty and marked stray, and whoever installs looks",
-      operations: [.fault, .map, .unmap, .remap, .substitute, .exit]),
+      operations: [.fault, .map, .unmap, .remap, .substitute, .setBreak, .exit]),
   ]
 
   private static let objectRows: [Row] = [
@@ -103,7 +115,8 @@ extension LockMap {
         "mappings join when an object is mapped or an identity is made, and go with their last record",
       operations: [
         .map, .unmap, .remap, .protect, .seal, .setPolicy, .fault, .substitute, .insertSpecial,
-        .exit,
+        .growStack,
+        .setBreak, .exit,
       ]),
     Row(
       item: .objectPages, lock: .pageTable, mode: .read, range: "the object",
@@ -120,11 +133,12 @@ extension LockMap {
       item: .accounting, lock: .credit, mode: .write, range: "the thread's own slot",
       reason: "nothing shared where ranges are disjoint; sums are exact when nobody runs",
       operations: [
-        .map, .unmap, .remap, .protect, .seal, .setPolicy, .substitute, .insertSpecial, .exit,
+        .map, .unmap, .remap, .protect, .seal, .setPolicy, .substitute, .insertSpecial, .configure,
+        .growStack, .setBreak, .exit,
       ]),
     Row(
       item: .residency, lock: .credit, mode: .write, range: "the thread's own slot",
       reason: "as above",
-      operations: [.fault, .dontNeed, .map, .unmap, .remap, .substitute, .exit]),
+      operations: [.fault, .dontNeed, .map, .unmap, .remap, .substitute, .setBreak, .exit]),
   ]
 }
