@@ -94,6 +94,11 @@ struct ScriptGenerator {
     return (spot.window, at - windows[spot.window.rawValue].start)
   }
 
+  /// The address of an offset in a window.
+  func address(_ window: VerifyWindow, _ offset: UInt64) -> UInt64 {
+    windows[window.rawValue].start + offset
+  }
+
   /// Bytes from an offset to the end of the area in its window.
   func room(_ window: VerifyWindow, _ offset: UInt64) -> UInt64 {
     areas[window.rawValue].end - windows[window.rawValue].start - offset
