@@ -57,14 +57,14 @@ struct ScriptGenerator {
     self.spots = spots
   }
 
-  mutating func next(_ subject: any VerifySubject, _ kernel: KernelProcess) -> VerifyCall {
+  mutating func next(_ subject: any VerifySubject) -> VerifyCall {
     while true {
       let edge = random.chance(5) ? edgeKinds.pick(&random) : nil
       let definition = (edge ?? ordinaryKinds.pick(&random)!).definition
       // The same kind again when a call cannot be made, so that kinds keep their shares; but not for ever.
       for _ in 0..<20 {
         var call = edge == nil ? definition.ordinary(&self, subject) : definition.edge(&self)
-        if kernel.isHarmless(call), !isRestricted || isOwn(kernel.resolve(call), subject) {
+        if windows.isHarmless(call), !isRestricted || isOwn(windows.resolve(call), subject) {
           call.thread = thread
           return call
         }
@@ -75,9 +75,7 @@ struct ScriptGenerator {
   private func isOwn(_ call: VerifyCall, _ subject: any VerifySubject) -> Bool {
     let definition = call.kind.definition
     guard let reach = definition.reach(call) else { return false }
-    return reach.allSatisfy { range in
-      areas.contains { $0.start <= range.start && range.end <= $0.end }
-    } && definition.isDetermined(call, areas, subject)
+    return reach.allSatisfy(areas.contains) && definition.isDetermined(call, areas, subject)
   }
 
   // MARK: in the windows
