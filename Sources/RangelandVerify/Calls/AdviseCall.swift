@@ -101,7 +101,7 @@ struct AdviseCall: CallDefinition {
     for joint in Coverage.joints { list.append(.init("madvise-attribute", "ok", joined: joint, 3)) }
     return list + [
       .init("madvise-free", "ok", 5), .init("madvise-free", "EINVAL", 2),
-      .init("madvise-populate", "EINVAL", 5), .init("madvise-populate", "EFAULT", 5),
+      .init("madvise-populate", "EINVAL", 5), .init("madvise-populate", "EFAULT", 1),
       .init("madvise-pages", "ok", 5), .init("madvise-pages", "EINVAL", 5),
       .init("madvise-unknown", "EINVAL", 2),
     ]
