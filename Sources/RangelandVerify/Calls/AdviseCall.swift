@@ -15,20 +15,24 @@ struct AdviseCall: CallDefinition {
 
   // MARK: made up
 
-  var weight: UInt64 { 12 }
+  var weight: UInt64 { 11 }
   var edgeWeight: UInt64 { 2 }
   var needs: [VerifyCall.Kind] { [.mmap, .store, .load] }
 
   func ordinary(_ generator: inout ScriptGenerator, _ subject: any VerifySubject) -> VerifyCall {
-    let (window, offset) = generator.place(subject)
+    let (window, place) = generator.place(subject)
+    var offset = place
     var length = generator.length(subject, window, offset)
-    let start = generator.address(window, offset)
-    // Not over the end of a mapping, every other time.
-    if generator.random.chance(50), let found = subject.mappings(start, start + 1).first {
-      length = min(length, found.end - start)
+    var start = generator.address(window, offset)
+    // In one mapping, more often than not.
+    if generator.random.chance(75), let found = subject.mappings(start, start + length).first {
+      let end = min(start + length, found.end)
+      start = max(start, found.start)
+      length = end - start
+      offset = start - generator.address(window, 0)
     }
     var advice: Advice =
-      switch generator.random.below(18) {
+      switch generator.random.below(21) {
       case 0..<4: .dontNeed
       case 4..<12:
         // Few of them often, so that neighbours come to be equal.
@@ -37,8 +41,8 @@ struct AdviseCall: CallDefinition {
           .mergeable, .unmergeable, .hugePage, .noHugePage, .dontDump, .doDump, .wipeOnFork,
           .keepOnFork,
         ])
-      case 12..<14: generator.random.pick([.populateRead, .populateWrite])
-      case 14..<15: generator.random.pick([.installGuard, .removeGuard])
+      case 12..<16: generator.random.pick([.populateRead, .populateWrite])
+      case 16..<18: generator.random.pick([.installGuard, .installGuard, .removeGuard])
       default:
         generator.random.pick([
           .free, .free, .cold, .willNeed, .dontNeedLocked, .collapse, .remove,
@@ -95,13 +99,13 @@ struct AdviseCall: CallDefinition {
       let answer = Coverage.needsNoHole(shape)
       list.append(.init("madvise-dontneed", answer, before: shape, 3))
       list.append(.init("madvise-attribute", answer, before: shape, 3))
-      list.append(.init("madvise-populate", answer, before: shape, 1))
       list.append(.init("madvise-guard", answer, before: shape, 1))
     }
     for joint in Coverage.joints { list.append(.init("madvise-attribute", "ok", joined: joint, 3)) }
     return list + [
       .init("madvise-free", "ok", 5), .init("madvise-free", "EINVAL", 2),
-      .init("madvise-populate", "EINVAL", 5), .init("madvise-populate", "EFAULT", 1),
+      .init("madvise-populate", "ok", 20), .init("madvise-populate", "ENOMEM", 5),
+      .init("madvise-populate", "EINVAL", 5),
       .init("madvise-pages", "ok", 5), .init("madvise-pages", "EINVAL", 5),
       .init("madvise-unknown", "EINVAL", 2),
     ]
