@@ -87,7 +87,7 @@ struct VerificationTests {
   @Test(arguments: [
     "mmap high+0x0", "fork 0x0 0x0", "mmap high+0x0 0x1000 prot=9 flags=0x200000022",
     "load high+0x0 3",
-    "madvise high+0x0 0x1000 advice=8", "munmap middle+0x0 0x1000",
+    "madvise high+0x0 0x1000 advice=100", "munmap middle+0x0 0x1000",
     "mmap 0x0 0x1000 prot=1 flags=0x2",
   ])
   func `a line that is no call is refused`(_ line: String) {

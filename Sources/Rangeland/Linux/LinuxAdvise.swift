@@ -9,10 +9,10 @@ import SystemPackage
 extension AddressSpace {
   /// address, length, `MADV_*`.
   func linuxAdvise(_ arguments: LinuxArguments) throws(Errno) {
-    // An int: the kernel looks at the low half of the register.
-    switch Int32(truncatingIfNeeded: arguments.third) {
-    case 4: try dontNeed(at: arguments.first, length: arguments.second)
-    default: throw .invalidArgument
+    // An int: the kernel looks at the low half of the register, before anything else.
+    guard let advice = Advice(rawValue: Int32(truncatingIfNeeded: arguments.third)) else {
+      throw .invalidArgument
     }
+    try advise(advice, at: arguments.first, length: arguments.second)
   }
 }

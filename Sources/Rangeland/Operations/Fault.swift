@@ -55,7 +55,7 @@ extension AddressSpace {
   }
 
   /// What became of a fault.
-  private enum Outcome {
+  enum Outcome {
     case done
     case refused(AccessFault.Reason)
     /// The VMA's lock word is not enough.
@@ -86,7 +86,7 @@ extension AddressSpace {
   }
 
   /// The fault itself. The thread is pinned.
-  private func resolve(
+  func resolve(
     _ address: Address, _ access: AccessKind, _ hold: borrowing ReadHold,
     mayPublishIdentity: Bool, _ accessor: AccessorRef?, _ context: Context
   ) -> Outcome {
@@ -117,7 +117,7 @@ extension AddressSpace {
 
   /// Gives a VMA its anonymous identity, once (Linux `__anon_vma_prepare`): that of a neighbour it could
   /// be merged with, or a new one. `nil` without memory.
-  private func publishIdentity(
+  func publishIdentity(
     _ record: RecordRef, _ address: Address, _ hold: borrowing ReadHold, _ context: Context
   ) -> RecordRef? {
     var change = LayoutChange()
@@ -169,6 +169,7 @@ extension AddressSpace {
     if let seen {
       existing.bits = seen.entry(of: page).pointee.load(ordering: .acquiring)
     }
+    if existing.isGuard { return .refused(.notMapped) }
     var source: PageTableEntry?
     if existing.isPresent && !existing.isZeroPage { source = existing }
     if source == nil, existing.isEmpty, let backing = record.pointee.backing {
@@ -208,6 +209,11 @@ extension AddressSpace {
       counters.add(.rssAnonymous, 1, context)
       LockMap.observe(.residency, .credit, .write)
       return .done
+    }
+    if now.isGuard {
+      leaf.pointee.latch.unlock(.pageTable)
+      arena.release(frame, context)
+      return .refused(.notMapped)
     }
     if now.isWritable || (now.kind == .anonymous && source == nil) {
       // Another thread was first (F-2): its page stays.
@@ -266,6 +272,9 @@ extension AddressSpace {
   private func mapObjectPage(
     _ backing: MappingRef, _ page: Address, _ record: RecordRef, writable: Bool, _ context: Context
   ) -> Outcome {
+    // Before the object makes a page: nobody gets to a guarded one.
+    let seen = tables.leaf(page)
+    if let seen, seen.latchedEntry(page).isGuard { return .refused(.notMapped) }
     let object = backing.pointee.object
     var special: SpecialMapping?
     if object.pointee.kind == .special { special = object.special }
@@ -283,15 +292,17 @@ extension AddressSpace {
       case .special: special?.kind == .device ? .uncounted : .file
       case .sharedAnonymous, .anonymousIdentity: .sharedMemory
       }
-    guard let leaf = tables.latchLeaf(page, creating: true, context) else {
+    guard let leaf = tables.latchLeaf(page, creating: true, seen: seen, context) else {
       arena.release(frame, context)
       return .refused(.outOfMemory)
     }
     LockMap.observe(.pageTableEntry, .pageTable, .write)
     let isInstalled = leaf.install(
       PageTableEntry(frame: frame, rights: rights, kind: kind), at: page)
+    var isGuard = false
     if !isInstalled {
       let now = leaf.latchedEntry(page)
+      isGuard = now.isGuard
       // Its own copy keeps the rights that copies have.
       if now.frame == frame { leaf.grant(rights, at: page) }
       if now.kind == .anonymous { leaf.grant(record.pointee.flags.readRights, at: page) }
@@ -304,7 +315,7 @@ extension AddressSpace {
     } else {
       arena.release(frame, context)
     }
-    return .done
+    return isGuard ? .refused(.notMapped) : .done
   }
 
   /// Installs an entry that is not counted, or gives a present page the VMA's rights to read.
@@ -315,10 +326,12 @@ extension AddressSpace {
       return .refused(.outOfMemory)
     }
     LockMap.observe(.pageTableEntry, .pageTable, .write)
+    var isGuard = false
     if !leaf.install(entry, at: page) {
       leaf.grant(record.pointee.flags.readRights, at: page)
+      isGuard = leaf.latchedEntry(page).isGuard
     }
     leaf.pointee.latch.unlock(.pageTable)
-    return .done
+    return isGuard ? .refused(.notMapped) : .done
   }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// madvise.
+// madvise: `flags` is the advice.
 
 import CKernelProtocol
 import Rangeland
@@ -10,22 +10,59 @@ struct AdviseCall: CallDefinition {
 
   var fields: [CallField] { [CallField("advice", \.flags, isHex: false)] }
 
-  func isKnown(_ call: VerifyCall) -> Bool { call.flags == Self.dontNeed }
+  /// The machine's failures (`MADV_HWPOISON`, `MADV_SOFT_OFFLINE`) are no matter of a space.
+  func isKnown(_ call: VerifyCall) -> Bool { call.flags != 100 && call.flags != 101 }
 
   // MARK: made up
 
-  var weight: UInt64 { 6 }
-  var edgeWeight: UInt64 { 1 }
+  var weight: UInt64 { 11 }
+  var edgeWeight: UInt64 { 2 }
+  var needs: [VerifyCall.Kind] { [.mmap, .store, .load] }
 
   func ordinary(_ generator: inout ScriptGenerator, _ subject: any VerifySubject) -> VerifyCall {
-    let (window, offset) = generator.place(subject)
-    let length = generator.length(subject, window, offset)
-    return VerifyCall(.madvise, VerifyAddress(window, offset), length, flags: Self.dontNeed)
+    let (window, place) = generator.place(subject)
+    var offset = place
+    var length = generator.length(subject, window, offset)
+    var start = generator.absolute(window, offset)
+    // In one mapping, more often than not.
+    if generator.random.chance(75), let found = subject.mappings(start, start + length).first {
+      let end = min(start + length, found.end)
+      start = max(start, found.start)
+      length = end - start
+      offset = start - generator.absolute(window, 0)
+    }
+    var advice: Advice =
+      switch generator.random.below(21) {
+      case 0..<4: .dontNeed
+      case 4..<12:
+        // Few of them often, so that neighbours come to be equal.
+        generator.random.pick([
+          .dontFork, .dontFork, .doFork, .doFork, .random, .sequential, .normal, .normal,
+          .mergeable, .unmergeable, .hugePage, .noHugePage, .dontDump, .doDump, .wipeOnFork,
+          .keepOnFork,
+        ])
+      case 12..<16: generator.random.pick([.populateRead, .populateWrite])
+      case 16..<18: generator.random.pick([.installGuard, .installGuard, .removeGuard])
+      default:
+        generator.random.pick([
+          .free, .free, .cold, .willNeed, .dontNeedLocked, .collapse, .remove,
+        ])
+      }
+    // Not done to shared memory.
+    if advice == .remove, subject.mappings(start, start + length).contains(where: \.isShared) {
+      advice = .cold
+    }
+    return VerifyCall(
+      .madvise, VerifyAddress(window, offset), length, flags: UInt64(advice.rawValue))
   }
 
   func edge(_ generator: inout ScriptGenerator) -> VerifyCall {
     let (address, length) = generator.edgeRange()
-    return VerifyCall(.madvise, address, length, flags: Self.dontNeed)
+    // PAGEOUT only here: which of the pages that FREE released the kernel lets go is its own matter.
+    let advice: UInt64 = generator.random.pick([
+      4, 4, 8, 10, 12, 14, 3, 20, 21, 22, 23, 24, 25, 102, 103, 5, 26, 99, 104, 1 << 32 | 4,
+    ])
+    return VerifyCall(.madvise, address, length, flags: advice)
   }
 
   // MARK: on both sides
@@ -38,9 +75,39 @@ struct AdviseCall: CallDefinition {
 
   // MARK: coverage
 
+  func coverageName(_ call: VerifyCall) -> String {
+    switch Advice(rawValue: Int32(truncatingIfNeeded: call.flags)) {
+    case .dontNeed, .dontNeedLocked: "madvise-dontneed"
+    case .free: "madvise-free"
+    case .populateRead, .populateWrite: "madvise-populate"
+    case .installGuard, .removeGuard: "madvise-guard"
+    case .willNeed, .cold, .pageOut, .remove, .collapse: "madvise-pages"
+    case .some: "madvise-attribute"
+    case nil: "madvise-unknown"
+    }
+  }
+
+  func changedRange(
+    _ call: VerifyCall, _ outcome: VerifyOutcome
+  ) -> KernelProcess.AddressPair? {
+    coverageName(call) == "madvise-attribute" ? call.pages : nil
+  }
+
   var required: [Coverage.Requirement] {
-    Coverage.shapes.map {
-      .init("madvise", Coverage.needsNoHole($0), before: $0, 5)
-    } + [.init("madvise", "EINVAL", 2)]
+    var list: [Coverage.Requirement] = []
+    for shape in Coverage.shapes {
+      let answer = Coverage.needsNoHole(shape)
+      list.append(.init("madvise-dontneed", answer, before: shape, 3))
+      list.append(.init("madvise-attribute", answer, before: shape, 3))
+      list.append(.init("madvise-guard", answer, before: shape, 1))
+    }
+    for joint in Coverage.joints { list.append(.init("madvise-attribute", "ok", joined: joint, 3)) }
+    return list + [
+      .init("madvise-free", "ok", 5), .init("madvise-free", "EINVAL", 2),
+      .init("madvise-populate", "ok", 20), .init("madvise-populate", "ENOMEM", 5),
+      .init("madvise-populate", "EINVAL", 5),
+      .init("madvise-pages", "ok", 5), .init("madvise-pages", "EINVAL", 5),
+      .init("madvise-unknown", "EINVAL", 2),
+    ]
   }
 }

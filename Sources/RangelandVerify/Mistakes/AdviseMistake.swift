@@ -13,6 +13,22 @@ enum AdviseMistake: String, MistakeFamily {
   case adviceEmptiesShared
   /// DONTNEED leaves the page that its length begins.
   case adviceRoundsDown
+  /// Advice that is an attribute splits nothing.
+  case attributeIsForgotten
+  /// DONTNEED takes guards away.
+  case dontNeedTakesGuards
+  /// A guard refuses accesses as a missing right does.
+  case guardCode
+  /// Pages stay where a guard is put.
+  case guardKeepsPages
+  /// Populating skips mappings without the right, where Linux stops.
+  case populateSkips
+  /// Populating for writing does what populating for reading does.
+  case populateReadsOnly
+  /// FREE of shared memory is no error.
+  case freeOfShared
+  /// Wiping on fork is allowed for shared memory.
+  case wipeOfShared
 
   func make(_ inner: SpaceSubject) -> any VerifySubject { MistakenAdvise(self, inner) }
 }
@@ -26,7 +42,15 @@ private final class MistakenAdvise: MistakenSubject {
   }
 
   override func perform(_ call: VerifyCall) -> VerifyOutcome {
-    guard call.kind == .madvise, call.flags == AdviseCall.dontNeed, isOrdinary(call) else {
+    if mistake == .guardCode, call.isAccess {
+      var result = super.perform(call)
+      if result.code == 1, rights(call.at) != nil { result.code = 2 }
+      return result
+    }
+    guard call.kind == .madvise, isOrdinary(call) else { return super.perform(call) }
+    guard call.flags == AdviseCall.dontNeed else { return advise(call) }
+    if mistake == .dontNeedTakesGuards {
+      _ = inner.perform(call.with(.removeGuard))
       return super.perform(call)
     }
     if mistake == .adviceRoundsDown {
@@ -63,8 +87,37 @@ private final class MistakenAdvise: MistakenSubject {
           }
         }
       }
-    case .adviceRoundsDown: break
+    default: break
     }
     return super.perform(call)
+  }
+
+  /// Advice other than DONTNEED.
+  private func advise(_ call: VerifyCall) -> VerifyOutcome {
+    guard let advice = Advice(rawValue: Int32(truncatingIfNeeded: call.flags)) else {
+      return super.perform(call)
+    }
+    switch (mistake, advice) {
+    case (.attributeIsForgotten, .dontFork): return super.perform(call.with(.willNeed))
+    case (.guardKeepsPages, .installGuard): return super.perform(call.with(.willNeed))
+    case (.populateReadsOnly, .populateWrite): return super.perform(call.with(.populateRead))
+    case (.populateSkips, .populateRead), (.populateSkips, .populateWrite):
+      let result = super.perform(call)
+      return result.result == -22 && call.at % 4096 == 0 ? .success : result
+    case (.freeOfShared, .free), (.wipeOfShared, .wipeOnFork):
+      let result = super.perform(call)
+      let isShared = inner.mappings(call.at, call.at + call.length).contains { $0.isShared }
+      return result.result == -22 && isShared && call.at % 4096 == 0 ? .success : result
+    default: return super.perform(call)
+    }
+  }
+}
+
+extension VerifyCall {
+  /// The same range with other advice.
+  fileprivate func with(_ advice: Advice) -> VerifyCall {
+    var call = self
+    call.flags = UInt64(advice.rawValue)
+    return call
   }
 }

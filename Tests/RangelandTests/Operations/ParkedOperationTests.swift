@@ -15,7 +15,8 @@ private let probePage = SpecialMapping(name: "[probe]", content: .bytes([1]))
 /// The operations that the matrix knows.
 private enum Probe: String, CaseIterable, Sendable {
   case map, mapAnywhere, unmap, protect, fault, dontNeed, substitute, substituteUnmapping
-  case insertSpecial, seal, residency, remapFrom, remapTo, setPolicy
+  case insertSpecial, seal, residency, remapFrom, remapTo, setPolicy, setAdvice, free, installGuard
+  case populate
 
   var kind: OperationKind {
     switch self {
@@ -30,14 +31,19 @@ private enum Probe: String, CaseIterable, Sendable {
     case .setPolicy: .setPolicy
     case .residency: .residency
     case .remapFrom, .remapTo: .remap
+    case .setAdvice: .setAdvice
+    case .free, .installGuard: .advise
+    case .populate: .populate
     }
   }
 
   /// Whether it locks its pages for writing (acceptance table, section 9).
-  var writes: Bool { ![.fault, .dontNeed, .residency].contains(self) }
+  var writes: Bool {
+    ![.fault, .dontNeed, .residency, .free, .installGuard, .populate].contains(self)
+  }
 
   /// Whether it takes the semaphore under `.perVMA`: all but those for which the word of a VMA is enough.
-  var takesSemaphore: Bool { self != .fault && self != .dontNeed }
+  var takesSemaphore: Bool { self != .fault && self != .dontNeed && self != .free }
 
   /// Whether it works on a page that it is given.
   var hasTarget: Bool { self != .mapAnywhere }
@@ -73,6 +79,10 @@ private enum Probe: String, CaseIterable, Sendable {
         let source = address + (2 << 40)
         _ = try space.map(length: page, at: .fixed(source), protection: .read)
         _ = try space.remap(at: source, length: page, to: page, .fixed(address))
+      case .setAdvice: try space.advise(.dontFork, at: address, length: page)
+      case .free: try space.advise(.free, at: address, length: page)
+      case .installGuard: try space.advise(.installGuard, at: address, length: page)
+      case .populate: try space.advise(.populateRead, at: address, length: page)
       case .insertSpecial:
         do throws(Errno) {
           _ = try space.insert(probePage, length: page, at: .fixed(address), protection: .read)
@@ -81,7 +91,11 @@ private enum Probe: String, CaseIterable, Sendable {
           precondition(error == .noMemory)
         }
       }
-    } catch let error as Errno where mayFail && (error == .noMemory || error == .badAddress) {
+    } catch let error as Errno where mayFail && error == .noMemory {
+    } catch let error as Errno
+      where mayFail && (error == .badAddress || error == .invalidArgument)
+    {
+      // Guarded, or made a file's, by the other one.
     } catch let error as Errno where error == .notPermitted {
       // Sealed by the other one: found out under the lock.
     } catch let fault as AccessFault where mayFail && fault.reason == .notMapped {
@@ -141,7 +155,7 @@ private enum Probe: String, CaseIterable, Sendable {
       let secondPage = base + distance.pages.second * page
       return withWatchdog(seconds: 60, "\(policy) \(first) \(second) \(distance)") {
         space.park.arm(first.kind)
-        let one = TestThread { first.run(space, firstPage) }
+        let one = TestThread { first.run(space, firstPage, mayFail: distance == .samePage) }
         space.park.waitUntilOccupied()
         let isDone = Flag()
         let two = TestThread {

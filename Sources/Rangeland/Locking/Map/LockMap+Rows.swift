@@ -2,6 +2,15 @@
 //
 // The declared rows of the lock map. Ranges are those of policy `.ranged`.
 
+/// The operations that change the layout under the space lock for writing.
+private enum LayoutChanges {
+  /// That make VMAs, or give them other attributes.
+  static let ofFlags: [OperationKind] = [
+    .map, .remap, .protect, .setAdvice, .seal, .setPolicy, .substitute, .insertSpecial, .setBreak,
+  ]
+  static let all: [OperationKind] = ofFlags + [.unmap, .growStack, .exit]
+}
+
 extension LockMap {
   private static let pages = "the operation's pages"
   private static let page = "the page"
@@ -14,31 +23,21 @@ extension LockMap {
       item: .layout, lock: .space, mode: .write, range: pages,
       reason:
         "freezes the records inside, so that what is read before the change is what is changed",
-      operations: [
-        .map, .unmap, .remap, .protect, .seal, .setPolicy, .substitute, .insertSpecial, .growStack,
-        .setBreak, .exit,
-      ]),
+      operations: LayoutChanges.all),
     Row(
       item: .layout, lock: .space, mode: .read, range: "the page or pages looked up",
       reason: "the record that was found stays the true one for these pages until the hold ends",
-      operations: [.fault, .dontNeed, .residency]),
+      operations: [.fault, .dontNeed, .advise, .populate, .residency]),
     Row(
       item: .layout, lock: .layoutLeaf, mode: .write,
       range: "the leaves of the records that change",
       reason: "neighbours and outer parts are read again and spliced in one step",
-      operations: [
-        .map, .unmap, .remap, .protect, .seal, .setPolicy, .fault, .substitute, .insertSpecial,
-        .growStack,
-        .setBreak, .exit,
-      ]),
+      operations: LayoutChanges.all + [.fault, .advise, .populate]),
     Row(
       item: .layout, lock: .layoutShape, mode: .write,
       range: "index nodes above a leaf that is divided",
       reason: "readers go down without locks while nodes are copied; nothing else is held inside",
-      operations: [
-        .map, .unmap, .remap, .protect, .seal, .setPolicy, .substitute, .insertSpecial, .growStack,
-        .setBreak, .exit,
-      ]),
+      operations: LayoutChanges.all),
     Row(
       item: .gapSearch, lock: .layoutLeaf, mode: .write, range: "the leaves of the chosen gap",
       reason: "choosing and reserving is one step, so two searches never choose overlapping gaps",
@@ -49,24 +48,21 @@ extension LockMap {
     Row(
       item: .vmaFlags, lock: .space, mode: .write, range: pages,
       reason: "a fault must not install rights that are being taken away",
-      operations: [
-        .map, .remap, .protect, .seal, .setPolicy, .substitute, .insertSpecial, .setBreak,
-      ]),
+      operations: LayoutChanges.ofFlags),
     Row(
       item: .vmaFlags, lock: .space, mode: .read, range: page,
-      reason: "the rights that a fault checks are those that it installs",
-      operations: [.fault]),
+      reason:
+        "the rights that a fault checks are those that it installs; advice is refused by flags",
+      operations: [.fault, .dontNeed, .advise, .populate]),
     Row(
       item: .vmaOffset, lock: .space, mode: .write, range: pages,
       reason: "pieces of a split continue the offset; merging depends on it",
-      operations: [
-        .map, .remap, .protect, .seal, .setPolicy, .substitute, .insertSpecial, .setBreak,
-      ]),
+      operations: LayoutChanges.ofFlags),
     Row(
       item: .anonymousIdentity, lock: .space, mode: .read, range: page,
       reason:
         "a record with an identity is published once for each VMA; reading is enough, as in Linux",
-      operations: [.fault]),
+      operations: [.fault, .advise, .populate]),
     Row(
       item: .anonymousIdentity, lock: .space, mode: .write, range: "the pages that move or grow",
       reason:
@@ -91,7 +87,7 @@ extension LockMap {
     Row(
       item: .pageTableEntry, lock: .space, mode: .read, range: "the page or pages",
       reason: "faults meet at the table's latch; a page thrown away is there or gone, both right",
-      operations: [.fault, .dontNeed, .residency]),
+      operations: [.fault, .dontNeed, .advise, .populate, .residency]),
     Row(
       item: .pageTableEntry, lock: .space, mode: .write, range: pages,
       reason: "no page may appear where no record is any more",
@@ -99,13 +95,15 @@ extension LockMap {
     Row(
       item: .pageTableEntry, lock: .pageTable, mode: .write, range: "a page table",
       reason: "one of several faults installs; the others find its page",
-      operations: [.fault, .dontNeed, .map, .unmap, .remap, .substitute, .setBreak, .exit]),
+      operations: [
+        .fault, .dontNeed, .advise, .populate, .map, .unmap, .remap, .substitute, .setBreak, .exit,
+      ]),
     Row(
       item: .pageTableShape, lock: .pageTable, mode: .write,
       range: "the parent's table, then the table",
       reason:
         "one of several faults makes a table; it is freed empty and marked stray, and whoever installs looks",
-      operations: [.fault, .map, .unmap, .remap, .substitute, .setBreak, .exit]),
+      operations: [.fault, .advise, .populate, .map, .unmap, .remap, .substitute, .setBreak, .exit]),
   ]
 
   private static let objectRows: [Row] = [
@@ -113,32 +111,27 @@ extension LockMap {
       item: .reverseMap, lock: .objectMappings, mode: .write, range: "the object",
       reason:
         "mappings join when an object is mapped or an identity is made, and go with their last record",
-      operations: [
-        .map, .unmap, .remap, .protect, .seal, .setPolicy, .fault, .substitute, .insertSpecial,
-        .growStack,
-        .setBreak, .exit,
-      ]),
+      operations: LayoutChanges.all + [.fault, .advise, .populate]),
     Row(
       item: .objectPages, lock: .pageTable, mode: .read, range: "the object",
       reason: "a page that is found keeps a reference before the object may let it go",
-      operations: [.fault, .residency]),
+      operations: [.fault, .populate, .residency]),
     Row(
       item: .objectPages, lock: .pageTable, mode: .write, range: "the object",
       reason: "one page for each index, whoever asks first",
-      operations: [.fault]),
+      operations: [.fault, .populate]),
   ]
 
   private static let counterRows: [Row] = [
     Row(
       item: .accounting, lock: .credit, mode: .write, range: "the thread's own slot",
       reason: "nothing shared where ranges are disjoint; sums are exact when nobody runs",
-      operations: [
-        .map, .unmap, .remap, .protect, .seal, .setPolicy, .substitute, .insertSpecial, .configure,
-        .growStack, .setBreak, .exit,
-      ]),
+      operations: LayoutChanges.all + [.configure]),
     Row(
       item: .residency, lock: .credit, mode: .write, range: "the thread's own slot",
       reason: "as above",
-      operations: [.fault, .dontNeed, .map, .unmap, .remap, .substitute, .setBreak, .exit]),
+      operations: [
+        .fault, .dontNeed, .advise, .populate, .map, .unmap, .remap, .substitute, .setBreak, .exit,
+      ]),
   ]
 }

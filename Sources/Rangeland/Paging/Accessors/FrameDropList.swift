@@ -13,7 +13,7 @@
 import Synchronization
 
 struct FrameDropList: ~Copyable {
-  private let arena: UnsafeMutablePointer<FrameArena>
+  let arena: UnsafeMutablePointer<FrameArena>
   private let context: Context
   private let accessors: AccessorTable
   /// The accessor of the calling thread in this space, which needs no waiting.

@@ -2,10 +2,11 @@
 //
 // One page-table entry.
 //
-//   63       52 51     44 43            12 11    9 8    7    6    5      4      3  2  1   0
-//  | cached by |  zero   | frame number   | zero  | kind | zero | dirty | acc. | x  w  r | present |
+//   63       52 51     44 43            12   11    10     9   8    7    6    5      4      3  2  1   0
+//  | cached by |  zero   | frame number   | guard | lazy | 0 | kind | zero | dirty | acc. | x  w  r | present |
 //
-// 0 is the empty entry. A present entry may have no rights at all (`PROT_NONE` keeps its pages).
+// 0 is the empty entry. A present entry may have no rights at all (`PROT_NONE` keeps its pages). A guard is
+// neither empty nor present. "Lazy": the page may be let go until somebody writes to it; never with "dirty".
 // "Cached by" says which accessors may hold the translation: 0 nobody, 1...4094 that accessor, 4095
 // several. It only grows while the entry stays, so a shootdown that obeys it never misses one.
 
@@ -39,6 +40,8 @@ struct PageTableEntry: Equatable, Sendable {
   static var accessedBit: UInt64 { 1 << 4 }
   static var dirtyBit: UInt64 { 1 << 5 }
   static var zeroBit: UInt64 { 1 << 6 }
+  static var lazyBit: UInt64 { 1 << 10 }
+  static var guardBit: UInt64 { 1 << 11 }
   static var cachedShift: UInt64 { 52 }
   static var cachedMask: UInt64 { 0xfff << 52 }
   /// "Cached by": more than one accessor, or one without an id of its own.
@@ -63,7 +66,23 @@ struct PageTableEntry: Equatable, Sendable {
     return entry
   }
 
+  /// Refuses every access, as if nothing was mapped (Linux `PTE_MARKER_GUARD`). Maps nothing: to whoever takes
+  /// it out it is like the page of zeros.
+  static var guardPage: PageTableEntry {
+    var entry = zeroPage(rights: [])
+    entry.bits = entry.bits & ~presentBit | guardBit
+    return entry
+  }
+
+  /// The page as released until it is written to (Linux `MADV_FREE`).
+  var releasedLazily: PageTableEntry {
+    PageTableEntry(bits: bits & ~(Self.accessedBit | Self.dirtyBit) | Self.lazyBit)
+  }
+
   @inline(__always) var isEmpty: Bool { bits == 0 }
+  @inline(__always) var isGuard: Bool { bits & Self.guardBit != 0 }
+  /// The page may be let go: nobody has written to it since it was released.
+  @inline(__always) var isLazilyReleased: Bool { bits & Self.lazyBit != 0 }
   @inline(__always) var isPresent: Bool { bits & Self.presentBit != 0 }
   @inline(__always) var isReadable: Bool { bits & Self.readBit != 0 }
   @inline(__always) var isWritable: Bool { bits & Self.writeBit != 0 }
@@ -90,7 +109,7 @@ struct PageTableEntry: Equatable, Sendable {
     let by = cachedBy
     let now = by == 0 || by == id ? id : Self.cachedBySeveral
     return PageTableEntry(
-      bits: (bits & ~Self.cachedMask) | now << Self.cachedShift | Self.accessedBit
-        | (forWriting ? Self.dirtyBit : 0))
+      bits: (bits & ~(forWriting ? Self.cachedMask | Self.lazyBit : Self.cachedMask))
+        | now << Self.cachedShift | Self.accessedBit | (forWriting ? Self.dirtyBit : 0))
   }
 }

@@ -13,7 +13,7 @@ extension PageTables {
   /// Empties all entries of `range` and adds what they mapped to `drops`. The caller runs the drop
   /// list's `shootdown()` before it unlocks the range (Linux `zap_page_range`, `free_pgtables`).
   ///
-  /// - Parameter freeingTables: frees tables that are or become empty.
+  /// - Parameter freeingTables: the mapping goes: guards go too, and tables that are or become empty.
   func zap(
     _ range: AddressRange, into drops: inout FrameDropList, freeingTables: Bool,
     _ context: Context
@@ -44,7 +44,8 @@ extension PageTables {
       leaf.pointee.latch.lock(.pageTable)
       if leaf.pointee.stray.load(ordering: .relaxed) == 0 {
         while at < piece.end {
-          if leaf.entry(of: at).pointee.load(ordering: .relaxed) != 0 {
+          let bits = leaf.entry(of: at).pointee.load(ordering: .relaxed)
+          if bits != 0 && (freeingTables || bits & PageTableEntry.guardBit == 0) {
             LockMap.observe(.pageTableEntry, .pageTable, .write)
             drops.add(leaf.extract(at), at: at)
             if leaf.inUse == 0 { break }

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Faults made ahead of accesses.
+//
+// Range: [start, end), for reading: what faults do, page after page.
+// Linux: mm/madvise.c `madvise_populate`; mm/gup.c `faultin_page_range`, `check_vma_flags`.
+
+import SystemPackage
+
+/// What the pages are made present for.
+enum Populating {
+  /// `MADV_POPULATE_READ`.
+  case reading
+  /// `MADV_POPULATE_WRITE`.
+  case writing
+
+  /// How pages of a mapping with these flags are accessed; `nil` = they may not.
+  @inline(__always)
+  func access(_ flags: VMAFlags) -> AccessKind? {
+    switch self {
+    // The right itself: that the processor lets a page be read that may only be written is not asked.
+    case .reading: flags.contains(.read) ? .read : nil
+    case .writing: flags.contains(.write) ? .write : nil
+    }
+  }
+}
+
+extension AddressSpace {
+  /// Makes the pages of a range present, up to the first that cannot be.
+  func populate(_ range: AddressRange, _ populating: Populating) throws(Errno) {
+    let before = LockMap.enter(.populate)
+    defer { LockMap.leave(before) }
+    let context = reclaimer.context()
+    let hold = lock.read(range, .populate)
+    park.pass(.populate)
+    LockMap.observe(.layout, hold, range)
+    var position = range.start
+    while position < range.end {
+      // Some pages at a time, so that nobody's memory waits for a long range.
+      let stop = min(range.end, position + 64 * Address.pageSize)
+      context.pin()
+      let failure = populateSome(
+        AddressRange(start: position, end: stop), populating, hold, context)
+      context.unpin()
+      if let failure { throw failure }
+      position = stop
+    }
+  }
+
+  private func populateSome(
+    _ range: AddressRange, _ populating: Populating, _ hold: borrowing ReadHold, _ context: Context
+  ) -> Errno? {
+    var position = range.start
+    while position < range.end {
+      guard let record = layout.pointee.find(position) else { return .noMemory }
+      let end = min(range.end, record.pointee.end)
+      guard let access = populating.access(record.pointee.flags) else { return .invalidArgument }
+      while position < end {
+        switch resolve(position, access, hold, mayPublishIdentity: true, nil, context) {
+        case .done: position += Address.pageSize
+        case .refused(.outOfMemory): return .noMemory
+        case .refused: return .badAddress
+        case .needsSpaceLock: preconditionFailure("a fault under the space lock asked for it")
+        }
+      }
+    }
+    return nil
+  }
+}
