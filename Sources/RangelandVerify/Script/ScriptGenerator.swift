@@ -120,6 +120,22 @@ struct ScriptGenerator {
     return length
   }
 
+  /// A piece of a mapping near a spot, often all of it or up to its end; `nil` when there is none.
+  mutating func mapped(
+    _ subject: any VerifySubject
+  ) -> (window: VerifyWindow, offset: UInt64, length: UInt64)? {
+    let (window, offset) = place(subject)
+    let bounds = areas[window.rawValue]
+    let base = windows[window.rawValue].start
+    guard let found = subject.mappings(base + offset, bounds.end).first else { return nil }
+    let start = max(found.start, bounds.start)
+    let end = min(found.end, bounds.end)
+    let pages = (end - start) / 4096
+    let first = random.chance(50) ? 0 : random.below(pages)
+    let count = random.chance(60) ? pages - first : 1 + random.below(pages - first)
+    return (window, start + first * 4096 - base, count * 4096)
+  }
+
   /// `PROT_*`.
   mutating func rights() -> UInt64 {
     random.pick([0, 1, 3, 3, 3, 3, 1, 5, 2, 7, 4])

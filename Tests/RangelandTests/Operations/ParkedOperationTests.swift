@@ -15,7 +15,8 @@ private let probePage = SpecialMapping(name: "[probe]", content: .bytes([1]))
 /// The operations that the matrix knows.
 private enum Probe: String, CaseIterable, Sendable {
   case map, mapAnywhere, unmap, protect, fault, dontNeed, substitute, substituteUnmapping
-  case insertSpecial, seal, residency, setPolicy, setAdvice, free, installGuard, populate
+  case insertSpecial, seal, residency, remapFrom, remapTo, setPolicy
+  case setAdvice, free, installGuard, populate
 
   var kind: OperationKind {
     switch self {
@@ -32,6 +33,7 @@ private enum Probe: String, CaseIterable, Sendable {
     case .setAdvice: .setAdvice
     case .free, .installGuard: .advise
     case .populate: .populate
+    case .remapFrom, .remapTo: .remap
     }
   }
 
@@ -73,6 +75,14 @@ private enum Probe: String, CaseIterable, Sendable {
       case .free: try space.advise(.free, at: address, length: page)
       case .installGuard: try space.advise(.installGuard, at: address, length: page)
       case .populate: try space.advise(.populateRead, at: address, length: page)
+      case .remapFrom:
+        // To a place of its own for each page, far from all others.
+        _ = try space.remap(
+          at: address, length: page, to: page, .fixed(address + (1 << 40)))
+      case .remapTo:
+        let source = address + (2 << 40)
+        _ = try space.map(length: page, at: .fixed(source), protection: .read)
+        _ = try space.remap(at: source, length: page, to: page, .fixed(address))
       case .insertSpecial:
         do throws(Errno) {
           _ = try space.insert(probePage, length: page, at: .fixed(address), protection: .read)
@@ -81,11 +91,10 @@ private enum Probe: String, CaseIterable, Sendable {
           precondition(error == .noMemory)
         }
       }
-    } catch let error as Errno where mayFail && error == .noMemory {
     } catch let error as Errno
-      where mayFail && (error == .badAddress || error == .invalidArgument)
+      where mayFail && [.noMemory, .badAddress, .invalidArgument].contains(error)
     {
-      // Guarded, or made a file's, by the other one.
+      // Unmapped, guarded, or made a file's, by the other one.
     } catch let error as Errno where error == .notPermitted {
       // Sealed by the other one: found out under the lock.
     } catch let fault as AccessFault where mayFail && fault.reason == .notMapped {

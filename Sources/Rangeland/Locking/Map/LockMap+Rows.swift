@@ -6,7 +6,7 @@
 private enum LayoutChanges {
   /// That make VMAs, or give them other attributes.
   static let ofFlags: [OperationKind] = [
-    .map, .protect, .setAdvice, .seal, .setPolicy, .substitute, .insertSpecial,
+    .map, .remap, .protect, .setAdvice, .seal, .setPolicy, .substitute, .insertSpecial,
   ]
   static let all: [OperationKind] = ofFlags + [.unmap, .exit]
 }
@@ -41,7 +41,7 @@ extension LockMap {
     Row(
       item: .gapSearch, lock: .layoutLeaf, mode: .write, range: "the leaves of the chosen gap",
       reason: "choosing and reserving is one step, so two searches never choose overlapping gaps",
-      operations: [.map, .insertSpecial]),
+      operations: [.map, .remap, .insertSpecial]),
   ]
 
   private static let vmaRows: [Row] = [
@@ -63,6 +63,11 @@ extension LockMap {
       reason:
         "a record with an identity is published once for each VMA; reading is enough, as in Linux",
       operations: [.fault, .advise, .populate]),
+    Row(
+      item: .anonymousIdentity, lock: .space, mode: .write, range: "the pages that move or grow",
+      reason:
+        "the new place continues the identity of the old one, which no page of it gets meanwhile",
+      operations: [.remap]),
   ]
 
   private static let pagingRows: [Row] = [
@@ -81,17 +86,17 @@ extension LockMap {
     Row(
       item: .pageTableEntry, lock: .space, mode: .write, range: pages,
       reason: "no page may appear where no record is any more",
-      operations: [.map, .unmap, .substitute, .exit]),
+      operations: [.map, .unmap, .remap, .substitute, .exit]),
     Row(
       item: .pageTableEntry, lock: .pageTable, mode: .write, range: "a page table",
       reason: "one of several faults installs; the others find its page",
-      operations: [.fault, .dontNeed, .advise, .populate, .map, .unmap, .substitute, .exit]),
+      operations: [.fault, .dontNeed, .advise, .populate, .map, .unmap, .remap, .substitute, .exit]),
     Row(
       item: .pageTableShape, lock: .pageTable, mode: .write,
       range: "the parent's table, then the table",
       reason:
         "one of several faults makes a table; it is freed empty and marked stray, and whoever installs looks",
-      operations: [.fault, .advise, .populate, .map, .unmap, .substitute, .exit]),
+      operations: [.fault, .advise, .populate, .map, .unmap, .remap, .substitute, .exit]),
   ]
 
   private static let objectRows: [Row] = [
@@ -118,6 +123,6 @@ extension LockMap {
     Row(
       item: .residency, lock: .credit, mode: .write, range: "the thread's own slot",
       reason: "as above",
-      operations: [.fault, .dontNeed, .advise, .populate, .map, .unmap, .substitute, .exit]),
+      operations: [.fault, .dontNeed, .advise, .populate, .map, .unmap, .remap, .substitute, .exit]),
   ]
 }
