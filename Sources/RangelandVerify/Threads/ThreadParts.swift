@@ -44,8 +44,11 @@ struct ThreadParts: Sendable {
       }
       return nil
     }
+    // A mapping near two places was listed for each.
+    var seen = Set<VerifyMapping>()
+    let distinct = mappings.filter { seen.insert($0).inserted }.sorted { $0.start < $1.start }
     let listed = own.flatMap { range in
-      mappings.filter { $0.start < range.end && range.start < $0.end }
+      distinct.filter { $0.start < range.end && range.start < $0.end }
     }
     return RecordedAnswer(
       index: index, call: call, outcome: outcome, near: own, mappings: listed)
