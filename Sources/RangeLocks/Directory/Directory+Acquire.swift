@@ -126,7 +126,9 @@ extension Directory {
   @inline(__always)
   func link(_ entry: EntryRef, _ level: Int, _ homes: Homes) {
     entry.pointer.pointee.thread = UInt16(truncatingIfNeeded: rl_thread_index() &+ 1)
-    entry.pointer.pointee.shape = shape(level, homes)
+    // A waiting entry has it, and may be on somebody's stack already.
+    let shape = shape(level, homes)
+    if entry.pointer.pointee.shape != shape { entry.pointer.pointee.shape = shape }
     if homes.upper == nil { entry.tail.pointee.extra = homes.lower.raw }
     let stamp = entry.stamp
     homes.lower.tree.pointee.insert(entry.link0, entry, stamp: stamp)

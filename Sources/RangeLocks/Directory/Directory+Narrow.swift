@@ -20,7 +20,7 @@ extension Directory {
     if Self.granule(range.last, header.pointee.granuleShift) != granule { return nil }
     let shard = shard(0, index: Self.shardIndex(granule))
     // A plain look first: there are none, nearly always.
-    if mode == .read, shard.readers.pointee.slot.load(ordering: .relaxed) != 0 {
+    if mode == .read, shard.stripeSlot.pointee.load(ordering: .relaxed) != 0 {
       if !cache.pointee.isNoSampleDue { return acquireStripeSampling(range, shard, cache) }
       if let stripe = enterStripe(range, shard, thread: Int(thread(cache))) {
         cache.pointee.counts &+= NodeCache.oneRequest

@@ -15,7 +15,8 @@
 // Layout of a shard (128 bytes, aligned):
 //      0  word, sleepers                                               Shard
 //      8  root                                                         IntervalTree
-//     16  readers of a hot range                                       ShardReaders
+//     16  slot of the stripes of a hot range
+//     24  its readers                                                  ShardReaders
 //     64  eight facts: granule + 1 of a granule below which nothing is held, or 0     Atomic<UInt64>
 
 import CRangeland

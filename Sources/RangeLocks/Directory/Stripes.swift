@@ -39,10 +39,9 @@ struct Stripe {
   static let worthwhile: UInt64 = 1_000_000
 }
 
-/// The part of a shard that is about stripes. All but `slot` is protected by the latch.
-struct ShardReaders: ~Copyable {
-  /// The slot + 1 whose stripes are open for a range of this shard; 0: none.
-  let slot: Atomic<UInt32>
+/// The part of a shard that is about stripes. Protected by the latch; apart from `ShardRef.stripeSlot`, so that no
+/// access to a part of one covers the other.
+struct ShardReaders {
   /// How often readers of one range met since; how many meetings it takes, 0 for the fewest.
   var meetings: UInt32
   var meetingsNeeded: UInt32
@@ -53,9 +52,15 @@ struct ShardReaders: ~Copyable {
 }
 
 extension ShardRef {
+  /// The slot + 1 whose stripes are open for a range of this shard; 0: none. Changes under the latch.
+  @inline(__always)
+  var stripeSlot: UnsafeMutablePointer<Atomic<UInt32>> {
+    (raw + 16).assumingMemoryBound(to: Atomic<UInt32>.self)
+  }
+
   @inline(__always)
   var readers: UnsafeMutablePointer<ShardReaders> {
-    (raw + 16).assumingMemoryBound(to: ShardReaders.self)
+    (raw + 24).assumingMemoryBound(to: ShardReaders.self)
   }
 }
 
@@ -114,7 +119,7 @@ extension Directory {
     _ range: KeyRange, _ shard: ShardRef, thread: Int
   ) -> EntryRef? {
     // Acquires what `openStripes` wrote.
-    let slot = shard.readers.pointee.slot.load(ordering: .acquiring)
+    let slot = shard.stripeSlot.pointee.load(ordering: .acquiring)
     if slot == 0 { return nil }
     let stripe = stripe(Int(slot &- 1), thread & (Stripe.count &- 1))
     let old = stripe.stripeWord.pointee.load(ordering: .acquiring)
@@ -229,7 +234,7 @@ extension Directory {
         (old / Stripe.opening &+ 1) &* Stripe.opening | Stripe.open, ordering: .releasing)
     }
     // Releases the same to who finds the slot.
-    shard.readers.pointee.slot.store(UInt32(slot) + 1, ordering: .releasing)
+    shard.stripeSlot.pointee.store(UInt32(slot) + 1, ordering: .releasing)
   }
 
   private func takeSlot() -> Int? {
@@ -250,10 +255,10 @@ extension Directory {
   @inline(never)
   func closeStripes(_ shard: ShardRef) {
     let readers = shard.readers
-    guard let raw = readers.pointee.standing, readers.pointee.slot.load(ordering: .relaxed) != 0
+    guard let raw = readers.pointee.standing, shard.stripeSlot.pointee.load(ordering: .relaxed) != 0
     else { return }
     let standing = EntryRef(raw)
-    readers.pointee.slot.store(0, ordering: .relaxed)
+    shard.stripeSlot.pointee.store(0, ordering: .relaxed)
     var inside = 0
     for index in 0..<Stripe.count {
       let word = stripe(standing.slot.pointee, index).stripeWord
