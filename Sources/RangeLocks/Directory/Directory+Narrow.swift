@@ -150,7 +150,8 @@ extension Directory {
 
   @inline(never)
   private func releaseGeneral(_ entry: EntryRef) {
-    if header.pointee.word.load(ordering: .acquiring) != WholeWord.directory { awaitSwitch() }
+    if !WholeWord.isOpen(header.pointee.word.load(ordering: .acquiring)) { awaitSwitch() }
+    if isObserved { tellReleased(entry) }
     release(entry)
   }
 }

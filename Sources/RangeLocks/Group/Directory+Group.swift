@@ -64,7 +64,7 @@ extension Directory {
       while true {
         lock(shards)
         forEachHome(of: group) { $0.raise() }
-        if !isInDirectoryTime {
+        if !isOpen {
           forEachHome(of: group) { $0.lower() }
           unlock(shards)
           return .moved
@@ -211,6 +211,23 @@ extension Directory {
   func acquireGroup(
     _ pieces: UnsafeBufferPointer<RangeRequest>, deadline: UInt64
   ) -> EntryGroup? {
+    observing(pieces) { acquireGroupPatiently(pieces, deadline: deadline) }
+  }
+
+  /// Tells an observer of the request that `body` makes.
+  private func observing(
+    _ pieces: UnsafeBufferPointer<RangeRequest>, _ body: () -> EntryGroup?
+  ) -> EntryGroup? {
+    if !isObserved { return body() }
+    for piece in pieces { tellStarted(piece.range, piece.mode) }
+    let group = body()
+    tellEnded(pieces, group)
+    return group
+  }
+
+  private func acquireGroupPatiently(
+    _ pieces: UnsafeBufferPointer<RangeRequest>, deadline: UInt64
+  ) -> EntryGroup? {
     while true {
       guard let group = makeGroup(pieces) else {
         if deadline != .max, rl_monotonic_ns() >= deadline { return nil }
@@ -232,15 +249,17 @@ extension Directory {
 
   /// Takes all ranges if nothing conflicts.
   func tryAcquireGroup(_ pieces: UnsafeBufferPointer<RangeRequest>) -> EntryGroup? {
-    guard let group = makeGroup(pieces) else { return nil }
-    if publishInDirectory(group, mayWait: false) == .granted { return group }
-    discard(group)
-    return nil
+    observing(pieces) {
+      guard let group = makeGroup(pieces) else { return nil }
+      if publishInDirectory(group, mayWait: false) == .granted { return group }
+      discard(group)
+      return nil
+    }
   }
 
   func publishInDirectory(_ group: EntryGroup, mayWait: Bool) -> Outcome {
     while true {
-      if !isInDirectoryTime { leaveWhole() }
+      if !isOpen { leaveWhole() }
       let outcome = publish(group, mayWait: mayWait)
       if outcome != .moved { return outcome }
     }
@@ -272,6 +291,7 @@ extension Directory {
 
   /// Ends a granted group.
   func release(_ group: EntryGroup) {
+    if isObserved { group.visitAll { tellReleased($0) } }
     group.visitAll { release($0) }
     group.giveBlocks(pool)
   }

@@ -19,15 +19,31 @@ extension RangeLock {
     if let entry = acquireEasily(range, mode) {
       return RangeHold(entry: entry, directory: directory)
     }
+    let isObserved = directory.isObserved
+    if isObserved { directory.tellStarted(range, mode) }
+    do throws(CancellationError) {
+      let entry = try await acquireSuspending(range, mode)
+      if isObserved { directory.tellEnded(range, mode, entry) }
+      return RangeHold(entry: entry, directory: directory)
+    } catch {
+      if isObserved { directory.tellEnded(range, mode, nil) }
+      throw error
+    }
+  }
+
+  /// Asks until the request is granted.
+  private func acquireSuspending(
+    _ range: KeyRange, _ mode: LockMode
+  ) async throws(CancellationError) -> EntryRef {
     while true {
       guard let entry = directory.pool.take().map(EntryRef.init) else {
         try await waitForMemory()
         continue
       }
       switch directory.ask(range, mode, entry) {
-      case .granted: return RangeHold(entry: entry, directory: directory)
+      case .granted: return entry
       case .queued:
-        if await directory.suspend(entry) { return RangeHold(entry: entry, directory: directory) }
+        if await directory.suspend(entry) { return entry }
         throw CancellationError()
       case .refused, .noMemory, .moved:
         // Edges that were made lead to the entry, which is in no list; their owners come first.
@@ -46,6 +62,23 @@ extension RangeLock {
     overAll requests: [RangeRequest]
   ) async throws(CancellationError) -> RangeSetHold {
     precondition(!requests.isEmpty, "RangeLock: a request has at least one range")
+    let isObserved = directory.isObserved
+    if isObserved { for piece in requests { directory.tellStarted(piece.range, piece.mode) } }
+    do throws(CancellationError) {
+      let group = try await acquireSuspending(requests)
+      if isObserved {
+        group.visitAll { directory.tellEnded($0.range, $0.pointer.pointee.mode, $0) }
+      }
+      return RangeSetHold(group: group, directory: directory)
+    } catch {
+      if isObserved { for piece in requests { directory.tellEnded(piece.range, piece.mode, nil) } }
+      throw error
+    }
+  }
+
+  private func acquireSuspending(
+    _ requests: [RangeRequest]
+  ) async throws(CancellationError) -> EntryGroup {
     while true {
       guard
         let group = RangeRequest.withPieces(of: requests, { directory.makeGroup($0) })
@@ -54,7 +87,7 @@ extension RangeLock {
         continue
       }
       switch directory.publishInDirectory(group, mayWait: true) {
-      case .granted: return RangeSetHold(group: group, directory: directory)
+      case .granted: return group
       case .queued:
         var place = 0
         while let entry = group[place] {
@@ -64,7 +97,7 @@ extension RangeLock {
           }
           place += 1
         }
-        return RangeSetHold(group: group, directory: directory)
+        return group
       case .refused, .noMemory, .moved:
         var place = 0
         while let entry = group[place] {

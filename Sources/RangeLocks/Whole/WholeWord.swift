@@ -12,6 +12,7 @@
 //   0                  free: no entry in the directory, nobody holds
 //   address + 1        held by that entry; the directory is empty
 //   2                  directory: requests go there
+//   10                 directory, observed: requests go there, by the general ways only (`Observation`)
 //   4                  between two of them; only while the mode latch is held
 
 import CRangeland
@@ -24,6 +25,17 @@ enum WholeWord {
   @usableFromInline static var heldBit: UInt64 { 1 }
   @usableFromInline static var directory: UInt64 { 2 }
   @usableFromInline static var switching: UInt64 { 4 }
+  static var observed: UInt64 { directory | 8 }
+
+  /// Whether the word says that the directory is the place to ask, observed or not. No address has the bit.
+  @inline(__always)
+  static func isOpen(_ word: UInt64) -> Bool {
+    #if RANGELAND_WITHOUT_TRACING
+      word == directory
+    #else
+      word & directory != 0
+    #endif
+  }
 
   /// The word while `entry` holds.
   @inlinable @inline(__always)
