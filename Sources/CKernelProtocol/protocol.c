@@ -14,7 +14,6 @@
 #include <unistd.h>
 
 #define PAGE 4096u
-#define SPACE_END 0x7ffffffff000u
 
 // Shared futexes: the word is in two address spaces.
 void kp_signal(uint32_t *word, uint32_t value) {
@@ -43,52 +42,17 @@ int kp_window_of(const struct kp_window *windows, uint64_t address) {
   return -1;
 }
 
-int kp_near(const struct kp_window *windows, uint64_t operation, uint64_t address, uint64_t length,
-            int64_t result, uint64_t margin, struct kp_window *range) {
-  uint64_t start = operation == KP_MMAP && result >= 0 ? (uint64_t)result : address;
+int kp_near(const struct kp_window *windows, const struct kp_place *place, int64_t result,
+            struct kp_window *range) {
+  uint64_t start = place->follows_result && result >= 0 ? (uint64_t)result : place->address;
   start &= ~(uint64_t)(PAGE - 1);
   int w = kp_window_of(windows, start);
-  if (w < 0 || margin == 0) return 0;
+  if (w < 0) return 0;
   uint64_t room = windows[w].end - start;
-  uint64_t end = length >= room ? windows[w].end : start + length;
-  range->start = start - windows[w].start > margin ? start - margin : windows[w].start;
-  range->end = windows[w].end - end > margin ? end + margin : windows[w].end;
+  uint64_t end = place->length >= room ? windows[w].end : start + place->length;
+  range->start = start - windows[w].start > KP_MARGIN ? start - KP_MARGIN : windows[w].start;
+  range->end = windows[w].end - end > KP_MARGIN ? end + KP_MARGIN : windows[w].end;
   return 1;
-}
-
-int kp_is_harmless(const struct kp_window *windows, uint64_t operation, const uint64_t a[6]) {
-  uint64_t start = a[0], length = a[1];
-  int fixed = operation == KP_MMAP && (a[3] & MAP_FIXED) != 0;
-  int no_replace = operation == KP_MMAP && (a[3] & MAP_FIXED_NOREPLACE) != 0;
-  uint64_t rounded = (length + PAGE - 1) & ~(uint64_t)(PAGE - 1);
-  switch (operation) {
-  case KP_LOAD:
-  case KP_STORE:
-    if (start >= SPACE_END || start < PAGE) return start + length >= start;
-    break;
-  case KP_MMAP:
-    // Nothing is free but the windows. A page below vm.mmap_min_addr is refused to a process without
-    // CAP_SYS_RAWIO.
-    if (no_replace || !fixed) return 1;
-    if (rounded < length || length == 0) return 1;
-    if (start % PAGE || rounded > SPACE_END || start > SPACE_END - rounded) return 1;
-    if (start < PAGE) return rounded <= PAGE;
-    break;
-  case KP_MUNMAP:
-    if (start % PAGE || length == 0 || rounded < length) return 1;
-    if (start > SPACE_END || length > SPACE_END - start) return 1;
-    break;
-  case KP_MPROTECT:
-  case KP_MADVISE:
-    // Neither looks for the end of the space: it does what is mapped before it.
-    if (start % PAGE || length == 0 || rounded < length) return 1;
-    if (start + rounded < start || start >= SPACE_END) return 1;
-    break;
-  default: return 1;
-  }
-  if (operation == KP_LOAD || operation == KP_STORE) rounded = length;
-  int w = kp_window_of(windows, start);
-  return w >= 0 && rounded <= windows[w].end - start;
 }
 
 uint64_t kp_hash(const void *page) {

@@ -108,8 +108,9 @@ static uint64_t access_memory(int is_store, uint64_t address, uint64_t bytes, ui
 
 // ---- reports ----------------------------------------------------------------------------------
 
+/// Adds the mappings of a range to the list.
 static void list(uint64_t start, uint64_t end) {
-  uint32_t n = 0;
+  uint32_t n = channel->mapping_count;
   struct query found;
   while (start < end && n < KP_MAX_MAPPINGS && find(start, &found) == 1 && found.start < end) {
     channel->mappings[n++] = (struct kp_mapping){
@@ -155,15 +156,18 @@ static int64_t reset(void) {
   return count;
 }
 
+static int64_t system_call(void) {
+  uint64_t a[6];
+  for (int i = 0; i < 6; i++)
+    a[i] = i == channel->buffer_argument ? (uint64_t)channel->buffer : channel->arguments[i];
+  long r = syscall((long)channel->number, a[0], a[1], a[2], a[3], a[4], a[5]);
+  return r == -1 ? -errno : r;
+}
+
 static int64_t perform(void) {
   const uint64_t *a = channel->arguments;
-  if (!kp_is_harmless(channel->windows, channel->operation, a)) return KP_REFUSED;
-  long r;
   switch (channel->operation) {
-  case KP_MMAP: r = syscall(SYS_mmap, a[0], a[1], a[2], a[3], -1L, 0L); break;
-  case KP_MUNMAP: r = syscall(SYS_munmap, a[0], a[1]); break;
-  case KP_MPROTECT: r = syscall(SYS_mprotect, a[0], a[1], a[2]); break;
-  case KP_MADVISE: r = syscall(SYS_madvise, a[0], a[1], a[2]); break;
+  case KP_SYSCALL: return system_call();
   case KP_LOAD: return (int64_t)access_memory(0, a[0], a[1], 0);
   case KP_STORE: return (int64_t)access_memory(1, a[0], a[1], a[2]);
   case KP_LIST: list(a[0], a[1]); return 0;
@@ -171,7 +175,6 @@ static int64_t perform(void) {
   case KP_RESET: return reset();
   default: return -ENOSYS;
   }
-  return r == -1 ? -errno : r;
 }
 
 // ---- setting up -------------------------------------------------------------------------------
@@ -280,6 +283,11 @@ int main(int count, char **arguments) {
   access_memory(0, 0, 8, 0);
   if (channel->signal != SIGSEGV) fail("no SIGSEGV from address 0");
   list(0, SPACE_END);
+  channel->mapping_count = 0;
+  channel->operation = KP_SYSCALL;
+  channel->number = SYS_getpid;
+  channel->buffer_argument = -1;
+  system_call();
   report_pages(channel->windows[0].start, channel->windows[0].end);
   if (reset() < 0) fail("munmap");
 
@@ -298,11 +306,10 @@ int main(int count, char **arguments) {
     channel->fault_address = 0;
     channel->mapping_count = 0;
     channel->result = perform();
-    struct kp_window range;
-    if (channel->result != KP_REFUSED && channel->operation < KP_LIST &&
-        kp_near(channel->windows, channel->operation, channel->arguments[0], channel->arguments[1],
-                channel->result, channel->list_margin, &range))
-      list(range.start, range.end);
+    for (uint32_t i = 0; i < channel->place_count && i < KP_PLACES; i++) {
+      struct kp_window range;
+      if (kp_near(channel->windows, &channel->places[i], channel->result, &range)) list(range.start, range.end);
+    }
     kp_signal(&channel->reply, request);
   }
 }

@@ -15,6 +15,7 @@ extension LockTests {
       var tree = IntervalTree()
       var entries: [EntryRef] = []
       let pool = testPool
+      var stamps: UInt64 = 0
       for step in 0..<20_000 {
         let grows = entries.count < size / 2 || (entries.count < size && random.chance(50))
         if grows {
@@ -23,11 +24,18 @@ extension LockTests {
           let last = first + random.below(random.chance(10) ? 200 : 5)
           entry.initialize(
             KeyRange(first: first, last: last), random.chance(20) ? .write : .read, token: 0)
-          tree.insert(entry.link0, entry)
+          entry.pointer.pointee.shape = 1
+          if random.chance(50) {
+            stamps += 1
+            entry.waiting.pointee.stamp = stamps
+            entry.pointer.pointee.state.store(Entry.stamped, ordering: .relaxed)
+          }
+          tree.insert(entry.link0, entry, stamp: entry.stamp)
           entries.append(entry)
         } else if random.chance(30) {
           let entry = entries[Int(random.below(UInt64(entries.count)))]
           entry.pointer.pointee.mode = .read
+          if random.chance(50) { entry.pointer.pointee.state.store(0, ordering: .relaxed) }
           tree.refresh(entry.link0)
         } else {
           let entry = entries.remove(at: Int(random.below(UInt64(entries.count))))
@@ -42,6 +50,17 @@ extension LockTests {
         #expect(tree.hasConflict(range, .write) == !overlapping.isEmpty)
         let hasWriter = overlapping.contains { $0.pointer.pointee.mode == .write }
         #expect(tree.hasConflict(range, .read) == hasWriter, "SEED=\(random.seed), step \(step)")
+        for mode in [LockMode.read, .write] {
+          let stamp = random.below(stamps + 2)
+          let blockers = overlapping.filter {
+            $0.stamp < stamp && $0.pointer.pointee.mode.conflicts(with: mode)
+          }
+          let blocker = tree.lastBlocker(of: range, mode, stamp)
+          #expect(
+            blocker?.pointer.pointee.first == blockers.map { $0.pointer.pointee.first }.max(),
+            "SEED=\(random.seed), step \(step)")
+          #expect(blocker.map { one in blockers.contains { $0 == one } } ?? true)
+        }
         var seen: [UInt64] = []
         tree.forEach(overlapping: range) { entry in
           seen.append(entry.pointer.pointee.first)

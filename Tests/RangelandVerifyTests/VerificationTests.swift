@@ -32,11 +32,11 @@ struct VerificationTests {
 
   /// Each is found within so many operations; the script that shows it is short, still shows it when its
   /// text is run, and shows nothing without the mistake.
-  @Test(arguments: Mistake.allCases)
+  @Test(arguments: Mistake.all.filter { $0.threads == 1 })
   func `a planted mistake is found`(_ mistake: Mistake) throws {
     let random = SeededRandom(for: "verify with \(mistake)")
     var verification = Verification()
-    verification.operations = Mistake.foundWithin
+    verification.operations = mistake.foundWithin
     verification.seed = random.seed
     verification.mistake = mistake
     let report = try withWatchdog(seconds: 120, "\(mistake)") { () throws(VerifyError) in
@@ -51,6 +51,26 @@ struct VerificationTests {
     verification.mistake = nil
     let without = try verification.run(script: report.scriptText)
     #expect(without.difference == nil)
+  }
+
+  @Test(arguments: VerifyCall.Kind.allCases)
+  func `a run of one kind of calls is judged by that kind's coverage`(
+    _ kind: VerifyCall.Kind
+  ) throws {
+    let random = SeededRandom(for: "verify --only \(kind)")
+    var verification = Verification()
+    verification.operations = Coverage.judgedFrom
+    verification.kinds = [kind]
+    verification.seed = random.seed
+    let report = try withWatchdog(seconds: 120, "only \(kind)") { () throws(VerifyError) in
+      try verification.run()
+    }
+    #expect(report.difference == nil)
+    #expect(report.shortfalls.isEmpty)
+    // Nothing but the kind and what it needs.
+    let made = ([kind] + kind.definition.needs).map(\.rawValue)
+    let others = Set(VerifyCall.Kind.allCases.map(\.rawValue)).subtracting(made)
+    #expect(report.coverage.hits.keys.allSatisfy { !others.contains($0.call) })
   }
 
   @Test func `a script reads back as it was written`() throws {
@@ -86,9 +106,9 @@ struct VerificationTests {
     var report = Verification.Report(seed: 1, policy: .ranged)
     report.operations = Coverage.judgedFrom
     report.succeeded = report.operations
-    #expect(report.shortfalls.count >= Coverage.required.count)
+    #expect(report.shortfalls.count >= Coverage.required().count)
     report.coverage = Coverage()
-    for wanted in Coverage.required {
+    for wanted in Coverage.required() {
       for _ in 0..<wanted.minimum {
         report.coverage.add(
           .init(

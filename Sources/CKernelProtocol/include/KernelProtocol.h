@@ -12,36 +12,39 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "SystemCalls.h"
+
 /// The windows of the helper's address space where scripts map.
 enum { KP_HIGH = 0, KP_HEAP = 1, KP_LOW = 2, KP_WINDOWS = 3 };
 
 /// Most mappings, and most pages, that one reply can list.
 enum { KP_MAX_MAPPINGS = 6144, KP_MAX_PAGES = 6144 };
 
-/// Requests. The arguments are those of the system call.
+/// Requests.
 enum {
-  KP_MMAP = 1,
-  KP_MUNMAP = 2,
-  KP_MPROTECT = 3,
-  KP_MADVISE = 4,
+  /// The system call `number` with `arguments`. The judge has seen that it reaches nothing outside the windows.
+  KP_SYSCALL = 1,
   /// address, bytes (1, 2, 4, 8)
-  KP_LOAD = 5,
+  KP_LOAD = 2,
   /// address, bytes, value
-  KP_STORE = 6,
+  KP_STORE = 3,
   /// start, end: lists mappings
-  KP_LIST = 7,
+  KP_LIST = 4,
   /// start, end: lists residency and contents of pages
-  KP_PAGES = 8,
+  KP_PAGES = 5,
   /// Unmaps the windows; the result is the number of mappings outside them.
-  KP_RESET = 9,
-  KP_EXIT = 10,
+  KP_RESET = 6,
+  KP_EXIT = 7,
 };
 
 /// `state`: the helper is starting, ready, or could not set itself up (`message` says why).
 enum { KP_STARTING = 0, KP_READY = 1, KP_FAILED = 2 };
 
-/// The result of a request that would have reached memory outside the windows: it was not performed.
-static const int64_t KP_REFUSED = INT64_MIN;
+/// Most places whose mappings are listed after one call, and bytes around each that are listed too.
+enum { KP_PLACES = 2, KP_MARGIN = 16 * 4096 };
+
+/// Bytes of the buffer that a call can be given.
+enum { KP_BUFFER = 8192 };
 
 struct kp_window {
   uint64_t start, end;
@@ -67,6 +70,13 @@ struct kp_page {
   uint64_t hash;
 };
 
+/// A place where mappings are listed after a call.
+struct kp_place {
+  /// Where it begins; if `follows_result` and the call succeeds, its result instead.
+  uint64_t address, length;
+  uint64_t follows_result;
+};
+
 struct kp_channel {
   uint32_t request;
   uint32_t reply;
@@ -74,9 +84,13 @@ struct kp_channel {
   uint32_t unused;
 
   uint64_t operation;
+  /// Of a system call.
+  uint64_t number;
   uint64_t arguments[6];
-  /// Mappings that many bytes around the call's range are listed after it; 0 = none are.
-  uint64_t list_margin;
+  /// The argument that is replaced by the address of `buffer`; -1 = none.
+  int32_t buffer_argument;
+  uint32_t place_count;
+  struct kp_place places[KP_PLACES];
 
   /// The system call's result or -errno; a load's value.
   int64_t result;
@@ -86,6 +100,7 @@ struct kp_channel {
   uint32_t mapping_count, page_count;
   struct kp_window windows[KP_WINDOWS];
   char message[128];
+  uint8_t buffer[KP_BUFFER];
   struct kp_mapping mappings[KP_MAX_MAPPINGS];
   struct kp_page pages[KP_MAX_PAGES];
 };
@@ -93,6 +108,8 @@ struct kp_channel {
 // Swift imports no arrays of this length.
 static inline const struct kp_mapping *kp_mappings(const struct kp_channel *channel) { return channel->mappings; }
 static inline const struct kp_page *kp_pages(const struct kp_channel *channel) { return channel->pages; }
+
+static inline void *kp_buffer(struct kp_channel *channel) { return channel->buffer; }
 
 /// Stores `value` and wakes who sleeps on the word.
 void kp_signal(uint32_t *word, uint32_t value);
@@ -103,13 +120,9 @@ uint32_t kp_wait(uint32_t *word, uint32_t old, int milliseconds);
 /// The window that holds `address`; -1 = none.
 int kp_window_of(const struct kp_window *windows, uint64_t address);
 
-/// The range that is listed after a call: around what it worked on, inside one window. Returns 0 for none.
-int kp_near(const struct kp_window *windows, uint64_t operation, uint64_t address, uint64_t length,
-            int64_t result, uint64_t margin, struct kp_window *range);
-
-/// Whether a call changes or touches nothing outside the windows, whatever becomes of it. Assumes that all
-/// addresses outside are mapped but those below `vm.mmap_min_addr`.
-int kp_is_harmless(const struct kp_window *windows, uint64_t operation, const uint64_t arguments[6]);
+/// The range that is listed after a call: around a place, inside one window. Returns 0 for none.
+int kp_near(const struct kp_window *windows, const struct kp_place *place, int64_t result,
+            struct kp_window *range);
 
 /// A hash of 4,096 bytes.
 uint64_t kp_hash(const void *page);

@@ -22,7 +22,7 @@ extension Directory {
     setMode(entry, mode, homes)
     homes.unlock(removing: 0)
     // From here on only conflicts with the new mode queue behind us.
-    dropUnblocked(entry)
+    letGoUnblocked(entry)
     tellChanged(entry)
   }
 
@@ -38,13 +38,15 @@ extension Directory {
     if let upper = old.upper { upper.tree.pointee.remove(entry.link1) }
     if let middle = old.middle { middle.tree.pointee.remove(entry.link2) }
     entry.setRange(range)
+    // A stamp is where the number of homes says; a hold needs none.
+    entry.pointer.pointee.state.bitwiseAnd(~Entry.stamped, ordering: .relaxed)
     let extra = entry.tail.pointee.extra
     publish(entry, level, new)
     // A shard that is home no longer loses one; zero publishes that the keys are free.
     old.unlock { new.contains($0) ? 0 : 1 }
-    if old.middle != nil, new.middle == nil, let extra, extra != adoptedExtra { pool.give(extra) }
+    if old.upper != nil, new.upper == nil, let extra, extra != adoptedExtra { pool.give(extra) }
     // From here on only who wants the keys that are left queues behind us.
-    dropUnblocked(entry)
+    letGoUnblocked(entry)
     tellChanged(entry)
   }
 
@@ -69,13 +71,12 @@ extension Directory {
       case .granted: return true
       case .refused, .moved: return false
       case .queued:
+        counters.add(.contended)
         _ = wait(entry, deadline: .max)
+        counters.add(.handOffs)
         entry.pointer.pointee.state.bitwiseAnd(~Entry.upgrading, ordering: .relaxed)
         return true
       case .noMemory:
-        // The edges made so far go before we ask again.
-        _ = wait(entry, deadline: .max)
-        entry.pointer.pointee.state.bitwiseAnd(~Entry.upgrading, ordering: .relaxed)
         if !mayWait { return false }
         rl_yield()
       }
@@ -86,6 +87,10 @@ extension Directory {
     let range = entry.range
     let level = entry.pointer.pointee.level
     let homes = homes(level, range)
+    if homes.upper != nil, entry.tail.pointee.extra == nil {
+      guard let block = pool.take() else { return .noMemory }
+      entry.setSecondBlock(block)
+    }
     // As in `acquireSlow`; our counts have been up since we were granted.
     var latched = occupiedCoarser(level, range)
     while true {
@@ -98,29 +103,24 @@ extension Directory {
       latched |= late
     }
     let before = entry.pointer.pointee.mode
-    setMode(entry, .write, homes)
-    // The flag tells other upgrades that we hold although our count is not zero; the token is as in
-    // `acquireSlow`. Nobody else changes the state of an entry that holds.
+    // The flag tells other upgrades that we hold although our count is not zero. Nobody else changes the state
+    // of an entry that holds. Without a stamp we are in front of all that wait.
     entry.pointer.pointee.state.store(Entry.upgrading | 1, ordering: .relaxed)
-    var examination = Examination(entry: entry, mayWait: mayWait)
-    examination.isUpgrade = true
-    examineCoarser(latched, range, &examination)
-    examine(homes, &examination)
-    examineFiner(level, homes, &examination)
-    if examination.isOver { setMode(entry, before, homes) }
-    // Acquires the sections of readers that have gone since.
-    let old = entry.pointer.pointee.state.wrappingSubtract(1, ordering: .acquiringAndReleasing)
-      .oldValue
+    setMode(entry, .write, homes)
+    var examination = Examination(self, entry, mayWait ? .upgrade : .tryUpgrade)
+    examineAll(latched, level, homes, &examination)
+    let isQueued = examination.isOver && mayWait
+    if !isQueued {
+      entry.pointer.pointee.state.store(0, ordering: .relaxed)
+      if examination.isOver { setMode(entry, before, homes) }
+    }
     homes.unlock(removing: 0)
     unlockCoarser(latched, range)
-    if examination.isOver {
-      // Waiting readers that we held back, and those that met a writer here for a moment.
-      dropUnblocked(entry)
-      if examination.outcome == .noMemory { return .noMemory }
-    }
-    if old & Entry.countMask != 1 { return examination.isOver ? .noMemory : .queued }
-    entry.pointer.pointee.state.bitwiseAnd(~Entry.upgrading, ordering: .relaxed)
-    return examination.isOver ? .refused : .granted
+    if isQueued { return .queued }
+    if !examination.isOver { return .granted }
+    // Those that met a writer here for a moment.
+    letGoUnblocked(entry)
+    return .refused
   }
 
   /// Changes the mode and what the trees know of it. Needs the home latches.
@@ -129,12 +129,5 @@ extension Directory {
     homes.lower.tree.pointee.refresh(entry.link0)
     if let upper = homes.upper { upper.tree.pointee.refresh(entry.link1) }
     if let middle = homes.middle { middle.tree.pointee.refresh(entry.link2) }
-  }
-
-  /// Lets go those that wait behind `entry` and do not conflict with it any more.
-  private func dropUnblocked(_ entry: EntryRef) {
-    if entry.tail.pointee.dependents.load(ordering: .relaxed) != nil {
-      entry.dropUnblockedDependents(pool)
-    }
   }
 }

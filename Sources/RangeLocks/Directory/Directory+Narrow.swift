@@ -24,6 +24,13 @@ extension Directory {
       if NodePool.isToRefuse() { return nil }
     #endif
     let shard = shard(0, index: Self.shardIndex(granule))
+    // A plain look first: there are none, nearly always.
+    if mode == .read, shard.readers.pointee.slot.load(ordering: .relaxed) != 0,
+      let stripe = enterStripe(range, shard, thread: Int(thread(cache)))
+    {
+      cache.pointee.counts &+= NodeCache.oneRequest
+      return stripe
+    }
     let entry = EntryRef(block)
     // Publishes; see `ShardRef.lock`.
     if !shard.tryLockEmpty() { return acquireNarrowBeside(range, mode, cache, shard) }
@@ -37,7 +44,7 @@ extension Directory {
       return acquireNarrowLatched(range, mode, entry, shard, cache)
     }
     entry.initializeNarrow(range, mode, shard, thread(cache))
-    shard.tree.pointee.insertFirst(entry.link0, entry, last: range.last, mode)
+    shard.tree.pointee.insertFirst(entry.link0, last: range.last, mode)
     shard.checkInvariants(pending: 0)
     if shard.unlockHasSleepers(removing: 0) { return wake(shard, entry) }
     return entry
@@ -81,6 +88,7 @@ extension Directory {
       level &+= 1
     }
     if shard.tree.pointee.hasConflict(range, mode) { return giveUpNarrow(entry, shard) }
+    if mode == .read { noteMeeting(range, shard) }
     entry.initializeNarrow(range, mode, shard, thread(cache))
     shard.tree.pointee.insert(entry.link0, entry)
     shard.checkInvariants(pending: 0)
@@ -144,7 +152,7 @@ extension Directory {
   @inline(never)
   private func releaseUnlinked(_ entry: EntryRef, wake shard: ShardRef?) {
     if let shard { shard.wakeSlow() }
-    entry.dropDependents(pool)
+    letGoDependents(entry)
     pool.give(entry.raw)
   }
 
@@ -152,6 +160,7 @@ extension Directory {
   private func releaseGeneral(_ entry: EntryRef) {
     if !WholeWord.isOpen(header.pointee.word.load(ordering: .acquiring)) { awaitSwitch() }
     if isObserved { tellReleased(entry) }
+    if entry.pointer.pointee.shape == 0 { return leaveStripe(entry) }
     release(entry)
   }
 }

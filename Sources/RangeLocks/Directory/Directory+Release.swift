@@ -4,8 +4,10 @@
 //
 // Guarantee: whoever waited only for this entry is granted, and nobody else is woken; a cancelled request
 // leaves nothing behind and never holds.
-// Mechanism: unlink under the home latches, so that no new edge can come; then drop every edge.
-// Cost: one compare-and-swap and one exchange a home shard, one load when nobody waits.
+// Mechanism: unlink under the home latches, so that nobody queues behind us any more; then every entry that did
+// looks for another one that it has to wait for, or is granted.
+// Cost: one compare-and-swap and one exchange a home shard, one load when nobody waits; a look around for
+// each that waits behind this entry.
 
 import CRangeland
 import Synchronization
@@ -17,7 +19,18 @@ extension Directory {
     unlink(entry)
     // Pushes happened under the latches that `unlink` took: a plain look sees them all.
     if entry.tail.pointee.dependents.load(ordering: .relaxed) != nil {
-      entry.dropDependents(pool)
+      letGoDependents(entry)
+    }
+    recycle(entry)
+  }
+
+  /// Gives the blocks of an ended request back.
+  @inline(__always)
+  private func recycle(_ entry: EntryRef) {
+    if entry.pointer.pointee.shape & 3 != 1, let extra = entry.tail.pointee.extra,
+      extra != adoptedExtra
+    {
+      pool.give(extra)
     }
     pool.give(entry.raw)
   }
@@ -34,11 +47,7 @@ extension Directory {
   @inline(never)
   private func unlinkMore(_ entry: EntryRef, _ homes: Homes, _ upper: ShardRef) {
     unlink(entry.link1, upper)
-    if let middle = homes.middle {
-      unlink(entry.link2, middle)
-      let extra = entry.tail.pointee.extra.unsafelyUnwrapped
-      if extra != adoptedExtra { pool.give(extra) }
-    }
+    if let middle = homes.middle { unlink(entry.link2, middle) }
   }
 
   @inline(__always)
@@ -54,7 +63,7 @@ extension Directory {
     var old = entry.pointer.pointee.state.load(ordering: .acquiring)
     while true {
       if old & Entry.countMask == 0 { return false }
-      // A token of our own: whoever drops the last edge must not recycle while we still unlink.
+      // A token of our own: whoever finds the entry on a stack must not recycle while we still unlink.
       // Acquires like a grant would when it loses to one.
       let result = entry.pointer.pointee.state.compareExchange(
         expected: old, desired: (old + 1) | Entry.cancelled, successOrdering: .relaxed,
@@ -62,10 +71,8 @@ extension Directory {
       if result.exchanged { break }
       old = result.original
     }
-    if entry.pointer.pointee.shape != 0 {
-      unlink(entry)
-      entry.dropDependents(pool)
-    }
+    unlink(entry)
+    letGoDependents(entry)
     entry.drop(pool)
     return true
   }

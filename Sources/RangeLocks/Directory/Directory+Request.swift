@@ -73,11 +73,12 @@ extension Directory {
       switch acquireSlow(range, mode, entry, mayWait: true) {
       case .granted: return true
       case .moved: continue
-      case .queued: return wait(entry, deadline: deadline)
-      case .refused, .noMemory:
-        // The edges made so far lead to `entry`, which is in no list: they go before we ask again. Their
-        // owners came before us and do not wait for us, and they give memory back.
+      case .queued:
+        counters.add(.contended)
         if !wait(entry, deadline: deadline) { return false }
+        counters.add(.handOffs)
+        return true
+      case .refused, .noMemory:
         if deadline != .max, rl_monotonic_ns() >= deadline {
           pool.give(entry.raw)
           return false

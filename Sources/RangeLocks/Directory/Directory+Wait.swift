@@ -28,6 +28,7 @@ extension Directory {
     while true {
       let old = state.pointee.state.bitwiseOr(Entry.parked, ordering: .acquiring).oldValue
       if old & Entry.countMask == 0 { return true }
+      counters.add(.parks)
       let error = rl_futex_wait(entry.stateAddress, old | Entry.parked, deadline)
       if error == -ETIMEDOUT { return !cancel(entry) }
     }

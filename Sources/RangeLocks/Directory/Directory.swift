@@ -38,8 +38,8 @@ struct Directory: @unchecked Sendable {
   static let shardBits = 7
   static let shardCount = 1 << shardBits
   static let levelBits = 2
-  /// What lies before the shards: header, changes of mode, `adoptedExtra`, observation.
-  static let fixedBlocks = 4
+  /// What lies before the shards: header, changes of mode, `adoptedExtra`, observation, counters.
+  static let fixedBlocks = 4 + CounterStripes.count
 
   /// Makes an empty directory; the lowest granule has `1 << granuleShift` keys.
   init(granuleShift: Int, entersWholeMode: Bool, pool: NodePool) {
@@ -63,7 +63,13 @@ struct Directory: @unchecked Sendable {
   }
 
   private static func bytes(_ topLevel: Int) -> Int {
-    (fixedBlocks + (topLevel + 1) * shardCount) * nodeStride
+    stripesOffset(topLevel) + Stripe.slotCount * Stripe.count * nodeStride
+  }
+
+  /// The stripes lie behind the shards.
+  @inline(__always)
+  static func stripesOffset(_ topLevel: Int) -> Int {
+    (fixedBlocks &+ (topLevel &+ 1) &* shardCount) &* nodeStride
   }
 
   @inlinable @inline(__always)
@@ -81,6 +87,12 @@ struct Directory: @unchecked Sendable {
   @inline(__always)
   var adoptedExtra: UnsafeMutableRawPointer { raw + 2 * nodeStride }
 
+  /// The last stamp that was given. Only requests that wait come here.
+  @inline(__always)
+  var stamps: UnsafeMutablePointer<Atomic<UInt64>> {
+    (raw + nodeStride + 32).assumingMemoryBound(to: Atomic<UInt64>.self)
+  }
+
   /// Needs the mode latch. Apart from it, so that no access to a part of one covers the other.
   @inline(__always)
   var modeSwitch: UnsafeMutablePointer<ModeSwitch> {
@@ -89,6 +101,9 @@ struct Directory: @unchecked Sendable {
 
   @inline(__always)
   var observation: Observation { Observation(raw: raw + 3 * nodeStride) }
+
+  @inline(__always)
+  var counters: CounterStripes { CounterStripes(raw: raw + 4 * nodeStride) }
 
   @inlinable @inline(__always)
   var pool: NodePool { header.pointee.pool }

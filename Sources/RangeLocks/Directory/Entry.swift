@@ -1,21 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A request, granted or waiting, and the edges that say who waits behind it.
+// A request, granted or waiting.
 //
-// Guarantee: a waiting entry is granted by exactly the drop that takes its count to zero; an entry is recycled
-// only when no list and no edge names it.
-// Mechanism: `state` counts the edges that name the entry as waiter; whoever is waited for owns the edges.
-// Cost: one 128-byte block an entry, a second one for an entry with three homes; the uncontended request of one
-// home writes the first line and one word of the second.
+// Guarantee: a waiting entry is granted once; it is recycled only when no tree and no stack names it.
+// Mechanism: a waiting entry is on the stack of one entry that it waits for, whichever. Who ends that one looks
+// for another (`Directory.advance`), or grants.
+// Cost: one 128-byte block an entry, a second one for an entry with three homes, or with two that waits; nothing
+// for what is waited for. The uncontended request of one home writes the first line and one word of the second.
 //
 // Layout of a block:
 //      0  first, last, state, mode, shape, thread                      Entry
 //     24  link of the first home                                       EntryLink
 //     64  dependents, extra                                            EntryTail
-//     80  link of the second home                                      EntryLink
+//     80  link of the second home; of an entry with one home what it needs to wait        EntryLink, Waiting
 //    120  the continuation of a waiting task, else since when the request holds or waits
 // and of the second block:
 //      0  link of the third home                                       EntryLink
+//     80  what the entry needs to wait                                 Waiting
+//    120  the entry
 
 import CRangeland
 import Synchronization
@@ -29,47 +31,59 @@ import Synchronization
 struct Entry: ~Copyable {
   @usableFromInline var first: UInt64
   @usableFromInline var last: UInt64
-  /// Count of edges that name this entry as waiter, plus the owner's token while it examines or cancels;
-  /// zero is granted. Also the futex word. Drops release to the waiter's acquiring loads.
+  /// A count and flags; also the futex word. The count is 1 while the request waits, and 1 more while it is taken
+  /// back; zero is granted. Grants release to the waiter's acquiring loads.
   let state: Atomic<UInt32>
   @usableFromInline var mode: LockMode
   /// The level, and in the low two bits the number of home shards.
   var shape: UInt8
-  /// Index + 1 of the thread that asked; 0 in checked builds while the entry is in no shard, so that they trap on
-  /// a second release.
-  var thread: UInt16
+  /// Index + 1 of the thread that asked, and `sinceBit`; 0 in checked builds while the entry is in no shard, so that
+  /// they trap on a second release.
+  @usableFromInline var thread: UInt16
 
   var level: Int { Int(shape) &>> 2 }
 
   /// Flags of `state` above the count.
   ///
+  /// It waited, and has a stamp: who came later than another that waited. Changes only under all home latches.
+  static let stamped: UInt32 = 1 << 25
+  /// It stands for the readers in the stripes of a hot range.
+  static let standing: UInt32 = 1 << 24
+  /// Somebody came to stand in front of it while it waits: who finds nobody in front looks again.
+  static let again: UInt32 = 1 << 26
   /// It holds as a reader and waits to hold as a writer.
   static let upgrading: UInt32 = 1 << 27
   /// A thread sleeps on the word.
   static let parked: UInt32 = 1 << 28
-  /// It has given up; the drop to zero recycles it.
+  /// It has given up; who takes its count to zero recycles it.
   static let cancelled: UInt32 = 1 << 29
   /// A task waits, with a continuation at `continuationOffset`, not a thread.
   static let suspended: UInt32 = 1 << 30
   /// The task was cancelled before it was suspended.
   static let cancelRequested: UInt32 = 1 << 31
   static let continuationOffset = 120
-  static let countMask: UInt32 = upgrading - 1
+  /// Of `thread`: unless a task is suspended, the time since when it waits or holds is at `continuationOffset`.
+  static let sinceBit: UInt16 = 1 << 15
+  static let countMask: UInt32 = standing - 1
 }
 
 /// The second line of an entry's block.
 struct EntryTail: ~Copyable {
-  /// Who waits behind this entry: a push-only stack that only the owner takes from, and only whole.
+  /// Entries that wait for this one: a push-only stack that only the owner takes from, and only whole.
   /// Pushes release to the owner's acquiring load or exchange. Nil in every free block of the pool.
-  let dependents: Atomic<UnsafeMutablePointer<Edge>?>
-  /// The owner's. Of an entry with one home: its shard. With three: the second block.
+  let dependents: Atomic<UnsafeMutableRawPointer?>
+  /// The owner's. Of an entry with one home: its shard. With more: the second block, if it has one.
   var extra: UnsafeMutableRawPointer?
 }
 
-/// "`waiter` waits behind the entry on whose stack this edge is." Set before it is pushed.
-struct Edge {
-  var waiter: EntryRef
-  var next: UnsafeMutablePointer<Edge>?
+/// What an entry needs to wait.
+struct Waiting {
+  /// The next entry on the same stack of dependents. Whoever pushes sets it.
+  var next: UnsafeMutableRawPointer?
+  /// A greater one came later. Set before the entry is linked; see "Stamps" in docs/range-lock.md.
+  var stamp: UInt64
+
+  static let offset = 80
 }
 
 /// The handle of an entry. Who may use it when is said at `Entry`.
@@ -97,11 +111,43 @@ struct EntryRef: Equatable, @unchecked Sendable {
     (raw + 80).assumingMemoryBound(to: EntryLink.self)
   }
 
+  /// What a request that waits, or waited, needs for it.
+  @inline(__always)
+  var waiting: UnsafeMutablePointer<Waiting> {
+    let block = pointer.pointee.shape & 3 == 1 ? raw : tail.pointee.extra.unsafelyUnwrapped
+    return (block + Waiting.offset).assumingMemoryBound(to: Waiting.self)
+  }
+
+  /// Zero for a request that did not wait: it came before all that do. Needs a home latch.
+  @inline(__always)
+  var stamp: UInt64 {
+    if pointer.pointee.state.load(ordering: .relaxed) & Entry.stamped == 0 { return 0 }
+    return waiting.pointee.stamp
+  }
+
+  static let ownerOffset = 120
+
+  /// The entry that a second block belongs to.
+  static func owner(ofSecondBlock block: UnsafeMutableRawPointer) -> EntryRef {
+    EntryRef(block.load(fromByteOffset: ownerOffset, as: UnsafeMutableRawPointer.self))
+  }
+
+  /// Gives the entry a second block.
+  @inline(__always)
+  func setSecondBlock(_ block: UnsafeMutableRawPointer?) {
+    tail.pointee.extra = block
+    block?.storeBytes(of: raw, toByteOffset: Self.ownerOffset, as: UnsafeMutableRawPointer.self)
+  }
+
   /// Only of an entry with three homes.
   @inline(__always)
   var link2: UnsafeMutablePointer<EntryLink> {
     tail.pointee.extra.unsafelyUnwrapped.assumingMemoryBound(to: EntryLink.self)
   }
+
+  /// Whether this is a stripe, which stands for the hold of a reader in it.
+  @inline(__always)
+  var isStripe: Bool { pointer.pointee.shape == 0 }
 
   /// Whether nothing is in front of the entry any more. Acquires the sections of all blockers.
   var isGranted: Bool { pointer.pointee.state.load(ordering: .acquiring) & Entry.countMask == 0 }
@@ -154,14 +200,27 @@ struct EntryRef: Equatable, @unchecked Sendable {
     #endif
   }
 
-  /// Fills a fresh block; `token` is 1 for an entry that will count its blockers, 0 for a granted one.
+  /// Fills a fresh block; `token` is the count.
   @inline(__always)
   func initialize(_ range: KeyRange, _ mode: LockMode, token: UInt32) {
     pointer.pointee.first = range.first
     pointer.pointee.last = range.last
     pointer.pointee.mode = mode
-    pointer.pointee.shape = 0
+    pointer.pointee.thread = UInt16(truncatingIfNeeded: rl_thread_index() &+ 1)
     pointer.pointee.state.store(token, ordering: .relaxed)
+  }
+
+  /// Whether `since` was noted. Not for a standing entry.
+  var hasSince: Bool { pointer.pointee.thread & Entry.sinceBit != 0 }
+
+  /// Since when it waits or holds. Others may look while the owner notes it.
+  var since: UInt64 {
+    get { sinceWord.pointee.load(ordering: .relaxed) }
+    nonmutating set { sinceWord.pointee.store(newValue, ordering: .relaxed) }
+  }
+
+  private var sinceWord: UnsafeMutablePointer<Atomic<UInt64>> {
+    (raw + Entry.continuationOffset).assumingMemoryBound(to: Atomic<UInt64>.self)
   }
 
   @inline(__always)
@@ -171,93 +230,88 @@ struct EntryRef: Equatable, @unchecked Sendable {
 // MARK: - Waiting behind
 
 extension EntryRef {
-  /// Pushes "`waiter` waits behind self". Needs the latch of a shard in which self is linked, and a token
-  /// or an edge that keeps `waiter`'s count above zero.
-  func addDependent(_ waiter: EntryRef, _ block: UnsafeMutableRawPointer) {
-    // Relaxed: the caller's token keeps the count positive, and nobody acts on the growth.
-    waiter.pointer.pointee.state.wrappingAdd(1, ordering: .relaxed)
-    push(block.bindMemory(to: Edge.self, capacity: 1), waiter)
+  /// Whether a request in `mode` with this stamp has to wait for self, where they overlap. Needs a home latch.
+  @inline(__always)
+  func blocks(_ mode: LockMode, _ stamp: UInt64) -> Bool {
+    if !pointer.pointee.mode.conflicts(with: mode) || self.stamp >= stamp { return false }
+    // A cancelled waiter will never hold. It sets the flag before it unlinks; missing it is harmless.
+    return pointer.pointee.state.load(ordering: .relaxed) & Entry.cancelled == 0
   }
 
-  private func push(_ edge: UnsafeMutablePointer<Edge>, _ waiter: EntryRef) {
+  /// Puts `waiter` on self's stack. Needs the latch of a shard in which self is linked, or to be self's owner; and to
+  /// have `waiter` for oneself: it is on no other stack.
+  func push(_ waiter: EntryRef) {
+    let waiting = waiter.waiting
     var head = tail.pointee.dependents.load(ordering: .relaxed)
     while true {
-      edge.initialize(to: Edge(waiter: waiter, next: head))
-      // Releases the edge and the waiter's fields to whoever takes the stack.
+      waiting.pointee.next = head
+      // Releases the waiter's fields to whoever takes the stack.
       let result = tail.pointee.dependents.compareExchange(
-        expected: head, desired: edge, successOrdering: .releasing, failureOrdering: .relaxed)
+        expected: head, desired: waiter.raw, successOrdering: .releasing, failureOrdering: .relaxed)
       if result.exchanged { return }
       head = result.original
     }
   }
 
-  /// Lets go all that wait behind self. Needs self unlinked from every shard: nobody pushes any more.
-  func dropDependents(_ pool: NodePool) {
-    // Acquires the pushed edges.
-    var next = tail.pointee.dependents.exchange(nil, ordering: .acquiring)
-    while let edge = next {
-      next = edge.pointee.next
-      let waiter = edge.pointee.waiter
-      pool.give(UnsafeMutableRawPointer(edge))
-      waiter.drop(pool)
-    }
-  }
-
-  /// Lets go those that wait behind self and no longer conflict with it: self changed its mode or its range.
-  func dropUnblockedDependents(_ pool: NodePool) {
-    let range = range
-    let mode = pointer.pointee.mode
-    // Acquires the pushed edges. Only the owner takes, so what is put back is not lost.
-    var next = tail.pointee.dependents.exchange(nil, ordering: .acquiring)
-    while let edge = next {
-      next = edge.pointee.next
-      let waiter = edge.pointee.waiter
-      if waiter.range.overlaps(range), waiter.pointer.pointee.mode.conflicts(with: mode) {
-        push(edge, waiter)
-      } else {
-        pool.give(UnsafeMutableRawPointer(edge))
-        waiter.drop(pool)
-      }
-    }
-  }
-
-  /// Puts `waiter` behind self unless it has been granted; true if it waits, or has given up.
-  ///
-  /// Nil when there is no memory for the edge. Needs the latch of a shard in which `waiter` is linked.
-  func holdBack(_ waiter: EntryRef, _ pool: NodePool) -> Bool? {
-    var old = waiter.pointer.pointee.state.load(ordering: .relaxed)
-    if old & Entry.cancelled != 0 { return true }
-    if old & Entry.countMask == 0 { return false }
-    guard let block = pool.take() else { return nil }
+  /// Comes to stand in front of self, which waits: who is about to grant it will look again. False if it was
+  /// granted before. Needs a home latch of self, and of who comes to stand in front.
+  func standInFront() -> Bool {
+    var old = pointer.pointee.state.load(ordering: .relaxed)
     while true {
-      if old & Entry.countMask == 0 {
-        pool.give(block)
-        return false
-      }
-      // From a count that is not zero: the grant cannot have come.
-      let result = waiter.pointer.pointee.state.compareExchange(
-        expected: old, desired: old + 1, ordering: .relaxed)
-      if result.exchanged { break }
+      if old & Entry.cancelled != 0 { return true }
+      if old & Entry.countMask == 0 { return false }
+      // Relaxed: who looks again finds everything under our latches.
+      let result = pointer.pointee.state.compareExchange(
+        expected: old, desired: old | Entry.again, ordering: .relaxed)
+      if result.exchanged { return true }
       old = result.original
     }
-    push(block.bindMemory(to: Edge.self, capacity: 1), waiter)
-    return true
   }
 
-  /// Takes one off self's count; the drop that reaches zero grants and wakes, or recycles a cancelled entry.
+  /// Grants self, for which nobody is in front, and wakes it; false if somebody came meanwhile: look again. Needs to
+  /// have self for oneself, which ends here if the answer is true.
+  func grant(_ pool: NodePool) -> Bool {
+    var old = pointer.pointee.state.load(ordering: .relaxed)
+    while true {
+      let isToLookAgain = old & Entry.again != 0
+      // Releases the sections of all blockers to the waiter, acquires a canceller's last writes for recycling.
+      let result = pointer.pointee.state.compareExchange(
+        expected: old, desired: isToLookAgain ? old & ~Entry.again : old - 1,
+        successOrdering: .acquiringAndReleasing, failureOrdering: .relaxed)
+      if result.exchanged {
+        if isToLookAgain { return false }
+        granted(old, pool)
+        return true
+      }
+      old = result.original
+    }
+  }
+
+  /// Takes one off the count of a cancelled entry.
   func drop(_ pool: NodePool) {
-    // Releases the blocker's section to the waiter, acquires the canceller's last writes for recycling.
+    // As `grant`.
     let old = pointer.pointee.state.wrappingSubtract(1, ordering: .acquiringAndReleasing).oldValue
+    granted(old, pool)
+  }
+
+  /// What is to do after one was taken off the count; `old` is the state from before.
+  private func granted(_ old: UInt32, _ pool: NodePool) {
     if old & Entry.countMask != 1 { return }
     if old & Entry.cancelled != 0 {
-      pool.give(raw)
+      recycle(pool)
     } else if old & Entry.suspended != 0 {
       // The task does not go on, nor the entry away, before it is resumed.
       continuation.pointee.resume(returning: true)
     } else if old & Entry.parked != 0 {
-      // From the drop on the entry may be released and recycled: only its address is used. A block is
+      // From the grant on the entry may be released and recycled: only its address is used. A block is
       // never unmapped, and a waiter that is woken for nothing looks again.
       _ = rl_futex_wake(stateAddress, 1)
     }
+  }
+
+  /// Gives the blocks back. Needs that nothing names the entry.
+  func recycle(_ pool: NodePool) {
+    if pointer.pointee.shape & 3 != 1, let extra = tail.pointee.extra { pool.give(extra) }
+    pool.give(raw)
   }
 }

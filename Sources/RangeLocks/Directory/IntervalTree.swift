@@ -5,7 +5,7 @@
 // Guarantee: an overlap is found, an entry added or removed in a number of steps that grows with the logarithm of
 // the number of entries. Equal first keys are allowed.
 // Mechanism: a height-balanced binary tree through the entries' own links; each node knows the greatest last
-// key, and whether there is an entry in its subtree that is no plain reader.
+// key, the least stamp (`Waiting`), and whether there is an entry in its subtree that is no plain reader.
 // Cost: 40 bytes in the entry; no allocation.
 // Source: Adelson-Velsky, Landis (1962); Cormen et al., "Introduction to Algorithms", interval trees.
 
@@ -16,30 +16,44 @@ struct EntryLink {
   var parent: UnsafeMutablePointer<EntryLink>?
   /// The greatest last key of the subtree.
   var greatest: UInt64
-  /// The entry's address; in its low bits the height of the subtree, and whether an entry in it is no
-  /// plain reader.
-  var tag: UInt
+  /// The least stamp of the subtree, above `stampShift`; below it the height, whether an entry of the subtree is
+  /// no plain reader, and whether the link lies in the entry's second block.
+  var tag: UInt64
 
-  static let heightMask: UInt = 63
-  static let exclusiveBit: UInt = 64
-  static let summaryMask: UInt = 127
+  static let heightMask: UInt64 = 63
+  static let exclusiveBit: UInt64 = 64
+  static let secondBlockBit: UInt64 = 128
+  static let stampShift: UInt64 = 8
+  static let stampMask: UInt64 = ~255
 }
 
 extension UnsafeMutablePointer where Pointee == EntryLink {
   /// The entry that this link is a membership of.
   @inline(__always)
   var entry: EntryRef {
-    EntryRef(
-      UnsafeMutableRawPointer(bitPattern: pointee.tag & ~EntryLink.summaryMask).unsafelyUnwrapped)
+    // Blocks are aligned to their size.
+    let block = UnsafeMutableRawPointer(
+      bitPattern: UInt(bitPattern: self) & ~UInt(nodeStride - 1)
+    ).unsafelyUnwrapped
+    if pointee.tag & EntryLink.secondBlockBit == 0 { return EntryRef(block) }
+    return EntryRef.owner(ofSecondBlock: block)
   }
 
   @inline(__always)
-  var height: UInt { pointee.tag & EntryLink.heightMask }
+  var height: UInt64 { pointee.tag & EntryLink.heightMask }
 
   /// The subtree's summary without its children.
   @inline(__always)
-  fileprivate static func ownSummary(_ entry: EntryRef) -> UInt {
+  fileprivate static func ownSummary(_ entry: EntryRef) -> UInt64 {
     entry.pointer.pointee.mode != .read ? EntryLink.exclusiveBit : 0
+  }
+
+  /// Lowers the least stamp.
+  @inline(__always)
+  fileprivate func lower(toStamp stamp: UInt64) {
+    let own = pointee.tag & ~EntryLink.stampMask
+    let shifted = stamp &<< EntryLink.stampShift
+    if pointee.tag &- own > shifted { pointee.tag = own | shifted }
   }
 
   /// Computes height and summaries from the children's.
@@ -47,26 +61,30 @@ extension UnsafeMutablePointer where Pointee == EntryLink {
   fileprivate func update() {
     let entry = entry
     var greatest = entry.pointer.pointee.last
-    var summary = Self.ownSummary(entry)
-    var height: UInt = 0
+    var summary = Self.ownSummary(entry) | pointee.tag & EntryLink.secondBlockBit
+    var stamp = entry.stamp &<< EntryLink.stampShift
+    var height: UInt64 = 0
     if let left = pointee.left {
       greatest = Swift.max(greatest, left.pointee.greatest)
       summary |= left.pointee.tag & EntryLink.exclusiveBit
+      stamp = Swift.min(stamp, left.pointee.tag & EntryLink.stampMask)
       height = left.height
     }
     if let right = pointee.right {
       greatest = Swift.max(greatest, right.pointee.greatest)
       summary |= right.pointee.tag & EntryLink.exclusiveBit
+      stamp = Swift.min(stamp, right.pointee.tag & EntryLink.stampMask)
       height = Swift.max(height, right.height)
     }
     pointee.greatest = greatest
-    pointee.tag = UInt(bitPattern: entry.raw) | summary | (height &+ 1)
+    pointee.tag = stamp | summary | (height &+ 1)
   }
 
   /// Height of the left subtree minus that of the right.
   @inline(__always)
   fileprivate var balance: Int {
-    Int(bitPattern: pointee.left?.height ?? 0) &- Int(bitPattern: pointee.right?.height ?? 0)
+    Int(truncatingIfNeeded: pointee.left?.height ?? 0)
+      &- Int(truncatingIfNeeded: pointee.right?.height ?? 0)
   }
 }
 
@@ -123,6 +141,35 @@ struct IntervalTree {
     return false
   }
 
+  /// The last entry in order that stands in front of a request with this stamp; nil if none does.
+  ///
+  /// Of requests for one range that is the one that came last before it.
+  func lastBlocker(of range: KeyRange, _ mode: LockMode, _ stamp: UInt64) -> EntryRef? {
+    root.flatMap { Self.lastBlocker(below: $0, range, mode, stamp) }
+  }
+
+  private static func lastBlocker(
+    below node: UnsafeMutablePointer<EntryLink>, _ range: KeyRange, _ mode: LockMode,
+    _ stamp: UInt64
+  ) -> EntryRef? {
+    if node.pointee.greatest < range.first
+      || node.pointee.tag & EntryLink.stampMask >= stamp &<< EntryLink.stampShift
+      || mode == .read && node.pointee.tag & EntryLink.exclusiveBit == 0
+    {
+      return nil
+    }
+    let entry = node.entry
+    if entry.pointer.pointee.first <= range.last {
+      if let right = node.pointee.right,
+        let found = lastBlocker(below: right, range, mode, stamp)
+      {
+        return found
+      }
+      if entry.pointer.pointee.last >= range.first, entry.blocks(mode, stamp) { return entry }
+    }
+    return node.pointee.left.flatMap { lastBlocker(below: $0, range, mode, stamp) }
+  }
+
   /// Calls `body` for each entry that overlaps `range`, in order, until it returns false.
   func forEach(overlapping range: KeyRange, _ body: (EntryRef) -> Bool) {
     if let root { _ = Self.visit(root, range, body) }
@@ -151,12 +198,12 @@ struct IntervalTree {
   /// Adds `link` to an empty tree.
   @inline(__always)
   mutating func insertFirst(
-    _ link: UnsafeMutablePointer<EntryLink>, _ entry: EntryRef, last: UInt64, _ mode: LockMode
+    _ link: UnsafeMutablePointer<EntryLink>, last: UInt64, _ mode: LockMode
   ) {
     link.initialize(
       to: EntryLink(
         left: nil, right: nil, parent: nil, greatest: last,
-        tag: UInt(bitPattern: entry.raw) | (mode == .read ? 0 : EntryLink.exclusiveBit) | 1))
+        tag: (mode == .read ? 0 : EntryLink.exclusiveBit) | 1))
     root = link
   }
 
@@ -164,9 +211,12 @@ struct IntervalTree {
   @inline(__always)
   mutating func removeLast() { root = nil }
 
-  /// Adds `link` as a membership of `entry`.
+  /// Adds `link` as a membership of `entry`, whose stamp is given.
   @inline(__always)
-  mutating func insert(_ link: UnsafeMutablePointer<EntryLink>, _ entry: EntryRef) {
+  mutating func insert(
+    _ link: UnsafeMutablePointer<EntryLink>, _ entry: EntryRef, stamp: UInt64 = 0,
+    isInSecondBlock: Bool = false
+  ) {
     let first = entry.pointer.pointee.first
     let last = entry.pointer.pointee.last
     let summary = UnsafeMutablePointer<EntryLink>.ownSummary(entry)
@@ -177,13 +227,15 @@ struct IntervalTree {
       parent = node
       if last > node.pointee.greatest { node.pointee.greatest = last }
       if node.pointee.tag & summary != summary { node.pointee.tag |= summary }
+      node.lower(toStamp: stamp)
       isLeft = first < node.entry.pointer.pointee.first
       cursor = isLeft ? node.pointee.left : node.pointee.right
     }
     link.initialize(
       to: EntryLink(
         left: nil, right: nil, parent: parent, greatest: last,
-        tag: UInt(bitPattern: entry.raw) | summary | 1))
+        tag: stamp &<< EntryLink.stampShift | summary
+          | (isInSecondBlock ? EntryLink.secondBlockBit : 0) | 1))
     guard let parent else {
       root = link
       return
@@ -227,11 +279,11 @@ struct IntervalTree {
     // As if nothing had changed yet at this place; `retrace` compares with it.
     next.pointee.greatest = link.pointee.greatest
     next.pointee.tag =
-      next.pointee.tag & ~EntryLink.summaryMask | link.pointee.tag & EntryLink.summaryMask
+      next.pointee.tag & EntryLink.secondBlockBit | link.pointee.tag & ~EntryLink.secondBlockBit
     retrace(from: changed, through: next)
   }
 
-  /// Makes the summaries right after the entry of `link` changed its mode.
+  /// Makes the summaries right after the entry of `link` changed its mode or its stamp.
   mutating func refresh(_ link: UnsafeMutablePointer<EntryLink>) {
     retrace(from: link, through: nil)
   }
@@ -245,12 +297,12 @@ struct IntervalTree {
     var mayStop = must == nil
     while let node = cursor {
       let greatest = node.pointee.greatest
-      let summary = node.pointee.tag & EntryLink.summaryMask
+      let summary = node.pointee.tag & ~EntryLink.secondBlockBit
       node.update()
       let top = balanced(node)
       if node == must { mayStop = true }
       if mayStop, top.pointee.greatest == greatest,
-        top.pointee.tag & EntryLink.summaryMask == summary
+        top.pointee.tag & ~EntryLink.secondBlockBit == summary
       {
         return
       }
@@ -325,13 +377,13 @@ struct IntervalTree {
   /// The number of entries; traps where order, balance or a summary is wrong. For tests and checked builds.
   ///
   /// - Parameter limit: subtrees higher than this are not looked into; their entries count as one.
-  func checked(limit: UInt = .max) -> UInt32 {
+  func checked(limit: UInt64 = .max) -> UInt32 {
     root.map { Self.check($0, nil, limit) } ?? 0
   }
 
   private static func check(
     _ node: UnsafeMutablePointer<EntryLink>, _ parent: UnsafeMutablePointer<EntryLink>?,
-    _ limit: UInt
+    _ limit: UInt64
   ) -> UInt32 {
     precondition(node.pointee.parent == parent, "IntervalTree: a parent is wrong")
     if node.height > limit { return 1 }
@@ -353,6 +405,11 @@ struct IntervalTree {
       | (left?.pointee.tag ?? 0) & EntryLink.exclusiveBit
       | (right?.pointee.tag ?? 0) & EntryLink.exclusiveBit
     precondition(tag & EntryLink.exclusiveBit == writer, "IntervalTree: the exclusive bit is wrong")
+    let stamp = min(
+      node.entry.stamp << EntryLink.stampShift,
+      (left?.pointee.tag ?? .max) & EntryLink.stampMask,
+      (right?.pointee.tag ?? .max) & EntryLink.stampMask)
+    precondition(tag & EntryLink.stampMask == stamp, "IntervalTree: the least stamp is wrong")
     return count
   }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The memory of requests and of the edges between them: one pool of 128-byte blocks for all locks.
+// The memory of requests: one pool of 128-byte blocks for all locks.
 //
 // Guarantee: in steady state no operation calls malloc or the kernel; blocks are never unmapped, so a late
 // futex wake-up of a recycled block is harmless; a failure to grow is reported, never a trap.

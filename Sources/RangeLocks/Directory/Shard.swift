@@ -15,6 +15,7 @@
 // Layout of a shard (128 bytes, aligned):
 //      0  word, sleepers                                               Shard
 //      8  root                                                         IntervalTree
+//     16  readers of a hot range                                       ShardReaders
 //     64  eight facts: granule + 1 of a granule below which nothing is held, or 0     Atomic<UInt64>
 
 import CRangeland
@@ -137,6 +138,17 @@ struct ShardRef: Equatable {
     pointer.pointee.word.store(
       (old &- removing &* Shard.one) & ~Shard.held, ordering: .releasing)
     return pointer.pointee.sleepers.load(ordering: .relaxed) != 0
+  }
+
+  /// Adds one to the count, as `lock(adding: 1)` does. Needs the latch.
+  func raise() {
+    pointer.pointee.word.wrappingAdd(Shard.one, ordering: .sequentiallyConsistent)
+  }
+
+  /// Takes one from the count. Needs the latch.
+  func lower() {
+    // Releases the section of a removed entry to who reads zero.
+    pointer.pointee.word.wrappingSubtract(Shard.one, ordering: .releasing)
   }
 
   @inline(never)

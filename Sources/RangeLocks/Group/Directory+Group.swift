@@ -23,12 +23,15 @@ extension Directory {
         return nil
       }
       entry.initialize(piece.range, piece.mode, token: 0)
-      entry.tail.pointee.extra = nil
-      let needsExtra = homes(level(of: piece.range), piece.range).middle != nil
-      if needsExtra { entry.tail.pointee.extra = pool.take() }
+      noteSince(entry)
+      let level = level(of: piece.range)
+      let homes = homes(level, piece.range)
+      entry.pointer.pointee.shape = shape(level, homes)
+      // For the third home, and for waiting.
+      let needsExtra = homes.upper != nil
+      entry.setSecondBlock(needsExtra ? pool.take() : nil)
       if needsExtra && entry.tail.pointee.extra == nil || !group.append(entry, pool) {
-        if let extra = entry.tail.pointee.extra { pool.give(extra) }
-        pool.give(entry.raw)
+        entry.recycle(pool)
         discard(group)
         return nil
       }
@@ -38,14 +41,7 @@ extension Directory {
 
   /// Gives back a group whose entries are in no list.
   func discard(_ group: EntryGroup) {
-    group.visitAll { entry in
-      if homes(level(of: entry.range), entry.range).middle != nil,
-        let extra = entry.tail.pointee.extra
-      {
-        pool.give(extra)
-      }
-      pool.give(entry.raw)
-    }
+    group.visitAll { $0.recycle(pool) }
     group.giveBlocks(pool)
   }
 
@@ -81,37 +77,40 @@ extension Directory {
 
   /// Examines what is latched, publishes or not, and lets go.
   private func decide(_ group: EntryGroup, _ shards: LevelShards, mayWait: Bool) -> Outcome {
-    var outcome = Outcome.granted
+    var isFree = true
     group.visitAll { entry in
-      // A token, as in `acquireSlow`.
-      entry.pointer.pointee.state.store(1, ordering: .relaxed)
+      var examination = Examination(self, entry, .look)
+      forEach(shards) { examination.examine($0) }
+      if examination.isOver { isFree = false }
     }
-    group.visitAll { entry in
-      if outcome == .refused || outcome == .noMemory { return }
-      var examination = Examination(entry: entry, mayWait: mayWait)
-      forEach(shards) { examination.examine($0, pool) }
-      if examination.outcome != .granted { outcome = examination.outcome }
-    }
-    let isOver = outcome == .refused || outcome == .noMemory
-    if isOver {
+    if !isFree, !mayWait {
       forEachHome(of: group) { $0.lower() }
-    } else {
-      group.visitAll { entry in
-        let level = level(of: entry.range)
-        link(entry, level, homes(level, entry.range))
-      }
-      forEach(shards) { $0.checkInvariants(pending: 0) }
+      unlock(shards)
+      return .refused
     }
+    // One stamp for all: of two groups one is behind the other with every range.
+    let stamp = isFree ? 0 : nextStamp()
     var waits = false
     group.visitAll { entry in
-      // Acquires the sections of blockers that have gone since.
-      let old = entry.pointer.pointee.state.wrappingSubtract(1, ordering: .acquiringAndReleasing)
-        .oldValue
-      if old != 1 { waits = true }
+      if !isFree, isQueued(entry, stamp, shards) { waits = true }
+      let level = level(of: entry.range)
+      link(entry, level, homes(level, entry.range))
     }
+    forEach(shards) { $0.checkInvariants(pending: 0) }
     unlock(shards)
-    if isOver { return outcome }
     return waits ? .queued : .granted
+  }
+
+  /// Puts one range of a group behind somebody, if there is anybody in front.
+  private func isQueued(_ entry: EntryRef, _ stamp: UInt64, _ shards: LevelShards) -> Bool {
+    entry.waiting.pointee.stamp = stamp
+    entry.pointer.pointee.state.store(Entry.stamped | 1, ordering: .relaxed)
+    var examination = Examination(self, entry, .queue)
+    forEach(shards) { examination.examine($0) }
+    if !examination.isOver {
+      entry.pointer.pointee.state.store(Entry.stamped, ordering: .relaxed)
+    }
+    return examination.isOver
   }
 
   /// Finds the occupied shards that are not in `shards` and could hold a conflict; true if there are. Needs the
@@ -192,18 +191,6 @@ private struct LevelShards {
   }
 }
 
-extension ShardRef {
-  /// Adds one to the count, as `lock(adding: 1)` does. Needs the latch.
-  fileprivate func raise() {
-    pointer.pointee.word.wrappingAdd(Shard.one, ordering: .sequentiallyConsistent)
-  }
-
-  /// Takes one from the count. Needs the latch.
-  fileprivate func lower() {
-    pointer.pointee.word.wrappingSubtract(Shard.one, ordering: .releasing)
-  }
-}
-
 // MARK: - Waiting
 
 extension Directory {
@@ -236,10 +223,12 @@ extension Directory {
       }
       switch publishInDirectory(group, mayWait: true) {
       case .granted: return group
-      case .queued: return wait(group, deadline: deadline) ? group : nil
+      case .queued:
+        counters.add(.contended)
+        if !wait(group, deadline: deadline) { return nil }
+        counters.add(.handOffs)
+        return group
       case .refused, .noMemory, .moved:
-        // Edges made so far lead to entries that are in no list: they go first.
-        group.visitAll { _ = wait($0, deadline: .max) }
         discard(group)
         if deadline != .max, rl_monotonic_ns() >= deadline { return nil }
         rl_yield()

@@ -12,7 +12,7 @@
 @frozen
 public struct RangeHold: ~Copyable, @unchecked Sendable {
   // Sendable: there is one owner at a time, and release synchronises through latches and atomic operations.
-  @usableFromInline let entry: EntryRef
+  @usableFromInline var entry: EntryRef
   @usableFromInline let directory: Directory
 
   @inlinable @inline(__always)
@@ -65,14 +65,25 @@ public struct RangeHold: ~Copyable, @unchecked Sendable {
   /// On false the hold is as before. Waiting readers go on waiting, behind this hold. False also when the system has no
   /// memory for saying so.
   public mutating func tryUpgrade() -> Bool {
-    directory.upgrade(entry, mayWait: false)
+    if entry.isStripe {
+      guard let own = directory.leaveStripeHolding(entry) else { return false }
+      entry = own
+    }
+    return directory.upgrade(entry, mayWait: false)
   }
 
-  /// Gives up the keys outside `range`. Those that wait only for them enter. Never waits.
+  /// Gives up the keys outside `range`. Those that wait only for them enter. Never waits. A reader of a hot range keeps
+  /// all of it when the system has no memory for saying so.
   ///
   /// - Precondition: `range` is part of the hold's range.
   public mutating func shrink(to range: KeyRange) {
     precondition(self.range.contains(range), "RangeHold.shrink: the range is not part of the hold")
+    if entry.isStripe {
+      // Nothing to give up, or no memory to say so: then all is kept.
+      if range == self.range { return }
+      guard let own = directory.leaveStripeHolding(entry) else { return }
+      entry = own
+    }
     directory.shrink(entry, to: range)
   }
 }

@@ -43,11 +43,11 @@ extension RangeLock {
       switch directory.ask(range, mode, entry) {
       case .granted: return entry
       case .queued:
-        if await directory.suspend(entry) { return entry }
-        throw CancellationError()
+        directory.counters.add(.contended)
+        if !(await directory.suspend(entry)) { throw CancellationError() }
+        directory.counters.add(.handOffs)
+        return entry
       case .refused, .noMemory, .moved:
-        // Edges that were made lead to the entry, which is in no list; their owners come first.
-        while !entry.isGranted { await Task.yield() }
         directory.pool.give(entry.raw)
         try await waitForMemory()
       }
@@ -89,6 +89,7 @@ extension RangeLock {
       switch directory.publishInDirectory(group, mayWait: true) {
       case .granted: return group
       case .queued:
+        directory.counters.add(.contended)
         var place = 0
         while let entry = group[place] {
           if !(await directory.suspend(entry)) {
@@ -97,13 +98,9 @@ extension RangeLock {
           }
           place += 1
         }
+        directory.counters.add(.handOffs)
         return group
       case .refused, .noMemory, .moved:
-        var place = 0
-        while let entry = group[place] {
-          while !entry.isGranted { await Task.yield() }
-          place += 1
-        }
         directory.discard(group)
         try await waitForMemory()
       }

@@ -2,6 +2,7 @@
 //
 // Observing a directory: switching it on and off, and what the general ways tell.
 
+import CRangeland
 import Synchronization
 
 extension Directory {
@@ -31,8 +32,32 @@ extension Directory {
         leaveWholeLocked()
         // Only holders of the mode latch change the word while it says that the directory is open.
         header.pointee.word.store(WholeWord.observed, ordering: .sequentiallyConsistent)
+        closeAllStripes()
       }
     #endif
+  }
+
+  /// Nobody enters a stripe without being observed. Who opens stripes looks at the word under the same latch before.
+  private func closeAllStripes() {
+    for index in 0..<Self.shardCount {
+      let shard = shard(0, index: index)
+      shard.lock(adding: 0)
+      closeStripes(shard)
+      shard.unlock(removing: 0)
+    }
+  }
+
+  /// Notes when a request that nobody else can see yet begins, if that is wanted.
+  @inline(__always)
+  func noteSince(_ entry: EntryRef) {
+    if isObserved { noteSinceSlow(entry) }
+  }
+
+  @inline(never)
+  private func noteSinceSlow(_ entry: EntryRef) {
+    if !observation.kinds.contains(.times) { return }
+    entry.pointer.pointee.thread |= Entry.sinceBit
+    entry.since = rl_monotonic_ns()
   }
 
   // MARK: Telling
@@ -45,6 +70,16 @@ extension Directory {
 
   /// A request was granted as `entry`, or gave up if that is nil.
   func tellEnded(_ range: KeyRange, _ mode: LockMode, _ entry: EntryRef?) {
+    if let entry {
+      let kinds = observation.kinds
+      if kinds.contains(.acquisitions) { counters.add(.acquisitions) }
+      // A bit that is set before the entry is linked says that the time means something.
+      if entry.hasSince { entry.since = rl_monotonic_ns() }
+    }
+    tell(range, mode, entry)
+  }
+
+  private func tell(_ range: KeyRange, _ mode: LockMode, _ entry: EntryRef?) {
     observation.tell(
       .init(
         point: .acquired, range: range, mode: mode, isGranted: entry != nil,
@@ -53,7 +88,7 @@ extension Directory {
 
   /// A hold has another range or mode now.
   func tellChanged(_ entry: EntryRef) {
-    if isObserved { tellEnded(entry.range, entry.pointer.pointee.mode, entry) }
+    if isObserved { tell(entry.range, entry.pointer.pointee.mode, entry) }
   }
 
   /// A hold is about to end.

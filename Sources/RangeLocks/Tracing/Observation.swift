@@ -18,6 +18,10 @@ struct ObservationKinds: OptionSet, Sendable {
 
   /// A hook is told what happens.
   static let tracing = ObservationKinds(rawValue: 1)
+  /// Grants are counted.
+  static let acquisitions = ObservationKinds(rawValue: 2)
+  /// Requests note when they began to wait or to hold.
+  static let times = ObservationKinds(rawValue: 4)
 }
 
 /// Keeps a hook alive.

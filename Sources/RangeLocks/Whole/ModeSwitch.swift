@@ -85,6 +85,13 @@ extension Directory {
       wasWorthwhile ? ModeSwitch.fewestSamples : min(needed * 2, ModeSwitch.mostSamples)
   }
 
+  /// How often the mode was changed.
+  var modeSwitches: UInt64 {
+    modeLatch.pointee.lock()
+    defer { modeLatch.pointee.unlock() }
+    return modeSwitch.pointee.entered &+ modeSwitch.pointee.left
+  }
+
   // MARK: Entering
 
   /// Called by each thread at every `sampleInterval`th request of its own in a directory: enters whole-lock
@@ -117,6 +124,7 @@ extension Directory {
   private func enterWholeLocked() {
     if header.pointee.word.load(ordering: .relaxed) != WholeWord.directory { return }
     modeSwitch.pointee.samplesInARow = 0
+    closeIdleStripes()
     // Sequentially consistent, both: who raises a count and still reads "directory" is seen by the look below;
     // who reads "switching" gives its count back and comes to the latch.
     header.pointee.word.store(WholeWord.switching, ordering: .sequentiallyConsistent)

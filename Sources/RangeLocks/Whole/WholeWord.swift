@@ -71,6 +71,7 @@ extension Directory {
     entry.pointer.pointee.first = range.first
     entry.pointer.pointee.last = range.last
     entry.pointer.pointee.mode = mode
+    entry.pointer.pointee.thread = UInt16(truncatingIfNeeded: rl_thread_index() &+ 1)
     // Releases the entry to whoever takes it over; acquires the sections of earlier holders.
     return header.pointee.word.compareExchange(
       expected: WholeWord.free, desired: WholeWord.held(entry),
@@ -92,6 +93,9 @@ extension Directory {
         failureOrdering: .relaxed
       ).exchanged
     {
+      #if RANGELAND_CHECKS
+        entry.pointer.pointee.thread = 0
+      #endif
       pool.give(entry.raw, cache)
     } else {
       releaseFromDirectory(entry, cache)

@@ -44,6 +44,10 @@ enum LockOrder {
       for later in LockRank.allCases where later.rawValue >= rank.rawValue {
         let mayNest = later == rank && rank == .layoutLeaf
         precondition(
+          rank != .space || held(.space) == 0,
+          "the space is used by a hook that runs under its lock, or by an operation of its own: special "
+            + "mappings' hooks must not call the space")
+        precondition(
           mayNest || held(later) == 0,
           "lock order: \(rank) is wanted while \(later) is held (docs/design.md section 4)")
       }

@@ -15,6 +15,30 @@ public enum OperationKind: UInt8, CaseIterable, Sendable, Codable {
   case substitute
   /// Teardown of the space.
   case exit
+  /// `mremap`.
+  case remap
+  /// `brk`.
+  case setBreak
+  /// A stack that a fault below it extends.
+  case growStack
+  /// Advice that changes flags of mappings, so that they split and merge (`madvise` under a write lock).
+  case setAdvice
+  /// Advice that acts on pages (`madvise` under a read lock), but for `dontNeed`.
+  case advise
+  /// `mlock`, `munlock`, `mlockall`, `munlockall`.
+  case lockMemory
+  /// Faults made ahead of accesses: `MAP_POPULATE`, `mlock`, `MADV_POPULATE_*`.
+  case populate
+  /// `mincore`.
+  case residency
+  /// `mseal`.
+  case seal
+  /// `mbind`.
+  case setPolicy
+  /// A special mapping that the owner of the space inserts.
+  case insertSpecial
+  /// Settings of the whole space: limits, markers, the opaque word.
+  case configure
 
   /// The name in reports.
   public var name: String {
@@ -27,6 +51,18 @@ public enum OperationKind: UInt8, CaseIterable, Sendable, Codable {
     case .query: "query"
     case .substitute: "substitute"
     case .exit: "exit"
+    case .remap: "remap"
+    case .setBreak: "break"
+    case .growStack: "growstack"
+    case .setAdvice: "setadvice"
+    case .advise: "advise"
+    case .lockMemory: "lock"
+    case .populate: "populate"
+    case .residency: "residency"
+    case .seal: "seal"
+    case .setPolicy: "setpolicy"
+    case .insertSpecial: "special"
+    case .configure: "configure"
     }
   }
 }

@@ -9,6 +9,7 @@ extension AddressSpace {
   /// - Precondition: the thread is pinned and has been since the change.
   @inline(__always)
   func end(_ change: inout LayoutChange, _ hold: consuming WriteHold, _ context: Context) {
+    change.tellSpecials()
     count(change.counts, context)
     var cell = change.newCells
     while let current = cell {

@@ -264,15 +264,22 @@ extension AddressSpace {
     _ backing: MappingRef, _ page: Address, _ record: RecordRef, writable: Bool, _ context: Context
   ) -> Outcome {
     let object = backing.pointee.object
-    if object.pointee.kind == .special {
-      return install(.zeroPage(rights: record.pointee.flags.pageRights), page, record, context)
-    }
-    guard let frame = object.pageCreating(backing.pageIndex(page), context) else {
-      return .refused(.outOfMemory)
+    var special: SpecialMapping?
+    if object.pointee.kind == .special { special = object.special }
+    let frame: FrameNumber
+    switch object.pageCreating(backing.pageIndex(page), filledBy: special, context) {
+    case .frame(let found): frame = found
+    case .none: return .refused(.noPage)
+    case .noMemory: return .refused(.outOfMemory)
     }
     var rights = record.pointee.flags.pageRights
     if !writable { rights.remove(.write) }
-    let kind: PageKind = object.pointee.kind == .file ? .file : .sharedMemory
+    let kind: PageKind =
+      switch object.pointee.kind {
+      case .file: .file
+      case .special: special?.kind == .device ? .uncounted : .file
+      case .sharedAnonymous, .anonymousIdentity: .sharedMemory
+      }
     guard let leaf = tables.latchLeaf(page, creating: true, context) else {
       arena.release(frame, context)
       return .refused(.outOfMemory)
@@ -288,6 +295,7 @@ extension AddressSpace {
     }
     leaf.pointee.latch.unlock(.pageTable)
     if isInstalled {
+      if kind == .uncounted { return .done }
       counters.add(kind == .file ? .rssFile : .rssSharedMemory, 1, context)
       LockMap.observe(.residency, .credit, .write)
     } else {

@@ -93,6 +93,10 @@ extension AddressSpace {
     var change = LayoutChange()
     var failure: Errno?
     do throws(Errno) {
+      if replacing {
+        try refuseSealed(range)
+        try refuseCut(range)
+      }
       try layout.pointee.insert(range, attributes, replacing: replacing, hold, context, &change)
     } catch {
       failure = error

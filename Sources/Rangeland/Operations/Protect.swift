@@ -16,7 +16,9 @@ extension AddressSpace {
   /// - Parameters:
   ///   - start: a page-aligned address.
   ///   - length: in bytes, rounded up to pages; 0 does nothing.
-  /// - Throws: `EINVAL` for an unaligned start; `ENOMEM` for a range beyond the space, a hole (what is before
+  /// - Throws: `EINVAL` for an unaligned start, or a part of a special mapping that may not be cut; `EACCES` for
+  ///   a right that a special mapping does not allow and `EPERM` for a sealed
+  ///   mapping (what is before it is changed); `ENOMEM` for a range beyond the space, a hole (what is before
   ///   it is changed, as in Linux), or when there is no memory for the records of a split.
   public func protect(
     at start: Address, length: UInt64, _ protection: Protection
@@ -51,10 +53,11 @@ extension AddressSpace {
         let step = try layout.pointee.modifyStep(
           from: position, to: range.end, hold, context, &change
         ) {
-          .set(
-            $0.pointee.flags.changed(
-              to: protection, isAnonymous: $0.pointee.backing == nil,
-              hasIdentity: $0.pointee.anonymous != nil))
+          let flags = $0.pointee.flags.changed(
+            to: protection, isAnonymous: $0.pointee.backing == nil,
+            hasIdentity: $0.pointee.anonymous != nil)
+          if !flags.accessIsAllowed { return .refuse(.permissionDenied) }
+          return flags.contains(.sealed) ? .refuse(.notPermitted) : .set(flags)
         }
         if step.isChange { restrict(step, hold, &drops, context) }
         position = step.range.end

@@ -17,7 +17,8 @@ extension AddressSpace {
   /// - Parameters:
   ///   - start: a page-aligned address.
   ///   - length: in bytes, rounded up to pages.
-  /// - Throws: `EINVAL` for an unaligned start, no length, or a range beyond the space; `ENOMEM` when there
+  /// - Throws: `EINVAL` for an unaligned start, no length, a range beyond the space, or a part of a special
+  ///   mapping that may not be cut; `EPERM` when anything in it is sealed; `ENOMEM` when there
   ///   is no memory for the records of a cut, and then nothing has changed.
   public func unmap(at start: Address, length: UInt64) throws(Errno) {
     let before = LockMap.enter(.unmap)
@@ -46,6 +47,9 @@ extension AddressSpace {
     var change = LayoutChange()
     var failure: Errno?
     do throws(Errno) {
+      // Seals end with the space.
+      if hold.core.operation != .exit { try refuseSealed(range) }
+      try refuseCut(range)
       try layout.pointee.remove(range, hold, context, &change)
     } catch {
       failure = error

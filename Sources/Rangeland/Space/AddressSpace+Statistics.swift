@@ -10,6 +10,7 @@ extension AddressSpace {
     SpaceUsage(
       mappings: Int(counters.value(.mapCount)), virtualPages: Int(counters.value(.totalVM)),
       dataPages: Int(counters.value(.dataVM)), executablePages: Int(counters.value(.execVM)),
+      lockedPages: Int(counters.value(.lockedVM)),
       stackPages: Int(counters.value(.stackVM)),
       residentAnonymousPages: Int(counters.value(.rssAnonymous)),
       residentFilePages: Int(counters.value(.rssFile)),

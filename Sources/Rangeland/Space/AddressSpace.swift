@@ -41,6 +41,13 @@ public final class AddressSpace: @unchecked Sendable {
   let accessors: AccessorTable
   /// Objects of files, by number. A latch of their own.
   let files: FileObjectsRef
+  /// Special mappings that were inserted. A latch of their own.
+  let specials = SpecialMappings()
+  /// Memory policies by number. A latch of their own.
+  let policies = MemoryPolicies()
+  /// Whether anything was ever sealed, so that others need not look for seals. Set under a hold of the sealed
+  /// range, never cleared.
+  let hasSeals = Atomic<Bool>(false)
   /// Sizes. Per-thread credit, no lock.
   let counters: SpaceCounters
   /// Number in the reverse map. Immutable.

@@ -14,12 +14,19 @@ public struct MappingInfo: Sendable, Hashable, CustomStringConvertible {
   public var pageOffset: UInt64
   /// The file of a substituted file mapping, by the number its owner gave; `nil` = anonymous.
   public var file: UInt64?
+  /// The name of a special mapping; `nil` for others.
+  public var name: String?
+  /// Of shared memory: a number that no other object of the process has while this one lives; `nil` for others.
+  public var sharedObject: UInt64?
+  /// Attributes by the two-letter names of Linux's `VmFlags`, in their order; `sd` is not told.
+  public var flagNames: [String] { flags.listedNames }
+  var flags: VMAFlags = []
 
   public var description: String {
     let rights =
       (protection.contains(.read) ? "r" : "-") + (protection.contains(.write) ? "w" : "-")
       + (protection.contains(.execute) ? "x" : "-") + (sharing == .shared ? "s" : "p")
-    let name = file.map { " file:\($0)" } ?? ""
+    let name = file.map { " file:\($0)" } ?? self.name.map { " \($0)" } ?? ""
     return
       "\(String(range.start, radix: 16))-\(String(range.end, radix: 16)) \(rights) "
       + "\(String(pageOffset, radix: 16))\(name)"
@@ -36,6 +43,8 @@ public struct SpaceUsage: Sendable, Hashable {
   public var dataPages = 0
   /// Executable, not writable pages (`VmExe` + `VmLib`).
   public var executablePages = 0
+  /// Pages of locked mappings (`VmLck`).
+  public var lockedPages = 0
   /// Stack pages (`VmStk`).
   public var stackPages = 0
   /// Resident anonymous pages (`RssAnon`); the shared zero page is not counted.

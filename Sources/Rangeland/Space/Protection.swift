@@ -53,7 +53,7 @@ public enum AccessKind: UInt8, Sendable, Hashable {
   case execute
 }
 
-/// An access that the space refuses: what Linux would deliver as SIGSEGV.
+/// An access that the space refuses: what Linux would deliver as SIGSEGV or SIGBUS.
 public struct AccessFault: Error, Hashable, Sendable, CustomStringConvertible {
   /// Linux `si_code` for SIGSEGV and SIGBUS.
   public enum Reason: Sendable, Hashable {
@@ -63,6 +63,8 @@ public struct AccessFault: Error, Hashable, Sendable, CustomStringConvertible {
     case notPermitted
     /// SIGSEGV `SI_KERNEL`: the address is not canonical; Linux reports address 0.
     case notCanonical
+    /// SIGBUS `BUS_ADRERR`: the mapping has no page there.
+    case noPage
     /// The space is out of frames or page tables: Linux would call its out-of-memory killer.
     case outOfMemory
   }
@@ -80,6 +82,7 @@ public struct AccessFault: Error, Hashable, Sendable, CustomStringConvertible {
       case .notMapped: "no mapping (SEGV_MAPERR)"
       case .notPermitted: "not permitted (SEGV_ACCERR)"
       case .notCanonical: "not a canonical address (SI_KERNEL)"
+      case .noPage: "the mapping has no page there (BUS_ADRERR)"
       case .outOfMemory: "no physical memory left"
       }
     return "\(access) at 0x\(String(address, radix: 16)): \(what)"

@@ -5,13 +5,18 @@
 extension UnsafeMutablePointer where Pointee == VMARecord {
   /// The record as a value that needs no epoch.
   var info: MappingInfo {
-    var file: UInt64?
-    if let object = pointee.backing?.pointee.object, object.pointee.kind == .file {
-      file = object.pointee.identity
-    }
-    return MappingInfo(
+    var info = MappingInfo(
       range: pointee.range, protection: pointee.flags.protection,
       sharing: pointee.flags.contains(.shared) ? .shared : .private,
-      pageOffset: pointee.pageOffset, file: file)
+      pageOffset: pointee.pageOffset)
+    info.flags = pointee.flags
+    guard let object = pointee.backing?.pointee.object else { return info }
+    switch object.pointee.kind {
+    case .file: info.file = object.pointee.identity
+    case .special: info.name = object.special?.name
+    case .sharedAnonymous: info.sharedObject = UInt64(UInt(bitPattern: object)) >> 7
+    case .anonymousIdentity: break
+    }
+    return info
   }
 }

@@ -7,7 +7,7 @@ extension VMAFlags {
   /// without a file).
   init(_ protection: Protection, _ sharing: Sharing) {
     var flags: VMAFlags = [.mayRead, .mayWrite, .mayExecute]
-    if sharing == .shared { flags.insert(.shared) }
+    if sharing == .shared { flags.formUnion([.shared, .mayShare]) }
     self = flags.with(protection)
     if sharing == .private && protection.contains(.write) { insert(.account) }
   }

@@ -29,6 +29,17 @@ struct VerifyCommand: ParsableCommand {
   @Option(help: "The lock of the space: semaphore, wholeRange, ranged or perVMA.")
   var policy = LockPolicy.ranged
 
+  @Option(
+    help: "Threads that make the calls at the same time, each in parts of its own of the windows.")
+  var threads = 1
+
+  @Option(
+    help: ArgumentHelp(
+      "Only these kinds of calls, separated by commas; what they need, as mmap, is made too.",
+      discussion: kindNames, valueName: "kinds"),
+    transform: Self.kinds)
+  var only: [VerifyCall.Kind]?
+
   @Option(help: "Run the calls of this file instead, one a line, as a difference is printed.")
   var script: String?
 
@@ -40,8 +51,20 @@ struct VerifyCommand: ParsableCommand {
 
   func validate() throws {
     if operations < 1 { throw ValidationError("--operations takes a positive number") }
+    if !(1...Verification.mostThreads ~= threads) {
+      throw ValidationError("--threads takes a number from 1 to \(Verification.mostThreads)")
+    }
+    if script != nil && threads != 1 {
+      throw ValidationError("a script says itself which threads it has")
+    }
     if script != nil && seed != nil {
       throw ValidationError("a script needs no --seed")
+    }
+    if let only, only.isEmpty || Set(only).count != only.count {
+      throw ValidationError("--only takes kinds of calls, each once: \(Self.kindNames)")
+    }
+    if script != nil && only != nil {
+      throw ValidationError("a script needs no --only")
     }
   }
 
@@ -57,6 +80,8 @@ struct VerifyCommand: ParsableCommand {
     verification.operations = operations
     verification.seed = seed ?? (rl_monotonic_ns() ^ rl_cycles())
     verification.policy = policy
+    verification.threads = threads
+    if let only { verification.kinds = only }
     verification.isCancelled = { Interruption.isRequested }
     let progress = ProgressLine()
     let total = operations
@@ -76,6 +101,19 @@ struct VerifyCommand: ParsableCommand {
     if report.wasCancelled { throw Interrupted() }
     if !report.shortfalls.isEmpty {
       throw VerifyError("the run has not exercised what it had to; see 'missing'")
+    }
+  }
+
+  private static let kindNames =
+    VerifyCall.Kind.allCases.map(\.rawValue).joined(separator: ", ")
+
+  /// What `--only` takes.
+  private static func kinds(_ text: String) throws -> [VerifyCall.Kind] {
+    try text.split(separator: ",").map { word in
+      guard let kind = VerifyCall.Kind(rawValue: String(word)) else {
+        throw ValidationError("'\(word)' is no kind of call; the kinds are \(kindNames)")
+      }
+      return kind
     }
   }
 

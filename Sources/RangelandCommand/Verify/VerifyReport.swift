@@ -18,6 +18,7 @@ struct VerifyReport {
 
   func text() -> String {
     var text = "kernel \(report.kernel), policy \(report.policy.rawValue), "
+    if report.threads > 1 { text += "\(report.threads) threads, " }
     text += report.isRandom ? "seed \(report.seed)\n" : "a script\n"
     let share = report.operations > 0 ? report.succeeded * 100 / report.operations : 0
     let rate = Int(Double(report.operations) / max(seconds, 1e-9))
@@ -74,7 +75,9 @@ struct VerifyReport {
   func json() -> String {
     JSON.document([
       "kernel": .string(report.kernel), "seed": .unsigned(report.seed),
-      "policy": .string(report.policy.rawValue), "operations": .count(report.operations),
+      "policy": .string(report.policy.rawValue), "threads": .count(report.threads),
+      "kinds": .array(report.kinds.map { .string($0.rawValue) }),
+      "operations": .count(report.operations),
       "scripts": .count(report.scripts), "succeeded": .count(report.succeeded),
       "seconds": .number(seconds), "interrupted": .bool(report.wasCancelled),
       "differences": .array(

@@ -60,8 +60,22 @@ extension ExploredProgram {
     ("w0+w4? - | w4 -", "two ranges or none"),
     ("w0 - | w0+w4! -", "two ranges that may give up"),
     ("w4 - ; w0+w4 - | w0-7 -", "two ranges and a wide request"),
+    // Stripes: the preparation opens them.
+    ("r0 r0 - -0 ; r0 - | w0 -", "a stripe and a writer"),
+    ("r0 r0 - -0 ; r0 - | r0 - w0 -", "two stripes and a writer"),
+    ("r0 r0 - -0 ; r0 - r0 - | w0 - r0 -", "stripes closed and not opened again"),
+    ("r0 r0 - -0 ; r1 - | w1 -", "another range than that of the stripes"),
+    ("r0 r0 - -0 ; r0 - | w0? -", "a try that finds nobody in the stripes, or somebody"),
+    ("r0 r0 - -0 ; r0 - | w0! -", "a deadline beside stripes"),
+    ("r0 r0 - -0 ; r0 - | w0-7 -", "a wide writer and stripes"),
+    ("r0 r0 - -0 ; r0 p? - | w0 -", "an upgrade out of a stripe"),
+    ("r0 r0 - -0 ; r0 - | u0 p -", "an upgrade beside stripes"),
+    ("r0-1 r0-1 - -0 ; r0-1 s0 - | w1 -", "a shrink out of a stripe"),
+    ("r0 - r0 - | r0 - r0 -", "readers that open stripes"),
     // Three threads.
     ("w0 - | w0 - | w0 -", "three writers"),
+    ("r0 r0 - -0 ; r0 - | r0 - | w0 -", "two stripes and a writer at once"),
+    ("r0 r0 - -0 ; r0 - | w0 - | w0 -", "a stripe and two writers"),
     ("w0 - | r0 - | w0 -", "a reader between writers"),
     ("w0 - | r0 - | r0 -", "two readers behind a writer"),
     ("r0 - | w0 - | r0 -", "a reader behind a waiting writer"),
@@ -74,6 +88,12 @@ extension ExploredProgram {
     ("w0 - | w0! - | w0 -", "a writer behind one that gives up"),
     ("w0 - | w0-7! - | w0? -", "a try behind a wide request that gives up"),
     ("w0 d - | r0 - | w0 -", "downgrade with both behind it"),
+    ("r0 - | r0 - | w0 -", "a writer behind two readers"),
+    ("r0-7 - | r0-7 - | w0 -", "a writer behind two readers of another level"),
+    ("w0 - | w4 - | w0-7 -", "a wide writer behind two narrow ones"),
+    ("w1-2 - | w2-3 - | w1-3 -", "three that share granules"),
+    ("w0 - | r4 - | w0+w4 -", "two ranges behind one each"),
+    ("u0 p - | w1 - | r0-1 -", "an upgrade beside a reader that waits for another"),
   ]
 
   /// A lock that begins in whole-lock mode.
@@ -96,6 +116,7 @@ extension ExploredProgram {
     ("w0 - | w0 - | r0 -", "two that meet a holder"),
     ("w0 w4 - -0 ; w0 - | e | w0 -", "entered and left"),
     ("r0 - | w0 - | r0? -", "a try behind a waiting writer"),
+    ("r0 w4 - -0 r0 r0 - -2 ; r0 - | e w0 -", "the mode is entered beside stripes"),
   ]
 
   private static let semaphore = [

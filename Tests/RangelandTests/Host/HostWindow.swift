@@ -173,6 +173,8 @@ extension AddressSpace {
     ).map {
       var info = $0
       if info.sharing == .private && info.file == nil { info.pageOffset = 0 }
+      info.sharedObject = nil
+      info.flags = []
       return info
     }
   }

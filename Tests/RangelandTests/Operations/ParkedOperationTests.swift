@@ -10,9 +10,12 @@ import Testing
 
 @testable import Rangeland
 
+private let probePage = SpecialMapping(name: "[probe]", content: .bytes([1]))
+
 /// The operations that the matrix knows.
 private enum Probe: String, CaseIterable, Sendable {
   case map, mapAnywhere, unmap, protect, fault, dontNeed, substitute, substituteUnmapping
+  case insertSpecial, seal, residency, setPolicy
 
   var kind: OperationKind {
     switch self {
@@ -22,11 +25,18 @@ private enum Probe: String, CaseIterable, Sendable {
     case .fault: .fault
     case .dontNeed: .dontNeed
     case .substitute, .substituteUnmapping: .substitute
+    case .insertSpecial: .insertSpecial
+    case .seal: .seal
+    case .setPolicy: .setPolicy
+    case .residency: .residency
     }
   }
 
   /// Whether it locks its pages for writing (acceptance table, section 9).
-  var writes: Bool { self != .fault && self != .dontNeed }
+  var writes: Bool { ![.fault, .dontNeed, .residency].contains(self) }
+
+  /// Whether it takes the semaphore under `.perVMA`: all but those for which the word of a VMA is enough.
+  var takesSemaphore: Bool { self != .fault && self != .dontNeed }
 
   /// Whether it works on a page that it is given.
   var hasTarget: Bool { self != .mapAnywhere }
@@ -46,8 +56,25 @@ private enum Probe: String, CaseIterable, Sendable {
       case .substitute:
         try space.substituteMapping(range, protection: .read, sharing: .private, file: 1)
       case .substituteUnmapping: try space.substituteUnmapping(range)
+      case .setPolicy:
+        do throws(Errno) {
+          try space.setPolicy(at: address, length: page, MemoryPolicy(.bind, nodes: 1))
+        } catch {
+          precondition(error == .badAddress && mayFail)
+        }
+      case .seal: try space.seal(at: address, length: page)
+      case .residency: _ = try space.residency(at: address, length: page)
+      case .insertSpecial:
+        do throws(Errno) {
+          _ = try space.insert(probePage, length: page, at: .fixed(address), protection: .read)
+        } catch {
+          // Refused under the lock where something is mapped, which is what counts here.
+          precondition(error == .noMemory)
+        }
       }
     } catch let error as Errno where mayFail && error == .noMemory {
+    } catch let error as Errno where error == .notPermitted {
+      // Sealed by the other one: found out under the lock.
     } catch let fault as AccessFault where mayFail && fault.reason == .notMapped {
     } catch { fatalError("\(self): \(error)") }
   }
@@ -82,7 +109,7 @@ private enum Probe: String, CaseIterable, Sendable {
       case .perVMA:
         // Writers share the semaphore; a fault needs the word of its VMA, which writers of that VMA hold, and of
         // one that it touches, because they may merge.
-        if first.writes && second.writes { return true }
+        if first.takesSemaphore && second.takesSemaphore { return true }
         return self != .otherVMA && first.hasTarget && second.hasTarget
       }
     }

@@ -59,6 +59,8 @@ struct LayoutChange {
   var counts = LayoutCounts()
   /// Records taken out of the tree, linked by `nextDropped`.
   private(set) var firstDropped: RecordRef?
+  /// Whether a special mapping is among them.
+  private(set) var dropsSpecial = false
   /// Cells made write-locked for new records, linked by `nextLocked` (policy `.perVMA`): the hold
   /// adopts them. Read the link before `WriteHold.adopt`, which writes it.
   var newCells: VMACellRef?
@@ -75,6 +77,13 @@ struct LayoutChange {
     record.pointee.dropsCell = withCell
     firstDropped = record
     counts.count(record.pointee.flags, pages: record.pointee.pageCount, sign: -1)
+  }
+
+  /// A dropped record is a special mapping's: what became of it.
+  mutating func noteSpecial(_ record: RecordRef, pieces: Int, isRemoved: Bool) {
+    record.pointee.pieces = UInt8(pieces)
+    record.pointee.isRemoved = isRemoved
+    dropsSpecial = true
   }
 
   /// Calls `body` for every dropped record.

@@ -30,8 +30,8 @@ extension LayoutTree {
   ///
   /// - Parameter decide: called with the VMA, possibly several times, under leaf latches: it must have no
   ///   effects.
-  /// - Throws: `.noMemory` when nothing is mapped at `position` or there is no memory, or what `decide`
-  ///   refuses with. This step has changed nothing then; earlier ones stay.
+  /// - Throws: `.noMemory` when nothing is mapped at `position` or there is no memory, `.invalidArgument` for
+  ///   a part of a special mapping that may not be cut, or what `decide` refuses with. This step has changed nothing then; earlier ones stay.
   /// - Precondition: pinned; `hold` covers the addresses from `position` to `end`.
   @inline(__always)
   borrowing func modifyStep(
@@ -49,6 +49,8 @@ extension LayoutTree {
           oldFlags: old, newFlags: flags)
       }
     }
+    // Held, so what it is stays; its outer parts cannot be cut off by others either.
+    if old.contains(.special), seen.forbidsCut(position, end) { throw .invalidArgument }
     var refusal: Errno?
     var new = old
     var stepEnd = end

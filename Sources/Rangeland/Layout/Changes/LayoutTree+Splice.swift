@@ -230,10 +230,35 @@ extension LayoutTree {
   ) {
     if splice.drops(record) {
       // A record stands in every leaf that it overlaps: it is dropped where it begins.
-      if record.pointee.start >= low { change.drop(record, withCell: !splice.pointee.keepsCell) }
+      if record.pointee.start >= low {
+        change.drop(record, withCell: !splice.pointee.keepsCell)
+        if record.pointee.flags.contains(.special) { noteSpecial(record, splice, &change) }
+      }
     } else {
       new.append(record)
     }
+  }
+
+  /// Counts the pieces that a special mapping is cut into. Linux splits first, which opens the new piece, and
+  /// then closes what it removes; a change of attributes only splits.
+  @inline(never)
+  private borrowing func noteSpecial(
+    _ record: RecordRef, _ splice: SpliceRef, _ change: inout LayoutChange
+  ) {
+    var pieces = 0
+    var staysInWindow = false
+    for i in 0..<splice.pointee.count {
+      let draft = splice.draft(i)
+      guard draft.pointee.backing == record.pointee.backing,
+        draft.pointee.start < record.pointee.end, draft.pointee.end > record.pointee.start
+      else { continue }
+      pieces += 1
+      if draft.pointee.start < splice.pointee.end && draft.pointee.end > splice.pointee.start {
+        staysInWindow = true
+      }
+    }
+    change.noteSpecial(
+      record, pieces: staysInWindow ? pieces - 1 : pieces, isRemoved: !staysInWindow)
   }
 
   /// Publishes the pending content of a leaf, or divides the leaf.

@@ -6,8 +6,11 @@
 // `mprotect` does. Two VMAs merge only when all their flags are equal.
 
 /// Attributes of a VMA. V2 of the lock map: immutable in a record, changed by publishing a new one.
+///
+/// The high sixteen bits are no flags but a number, `policy`: what decides about merging is compared, copied to
+/// the pieces of a split and carried along by moves in one word.
 struct VMAFlags: OptionSet, Sendable, Hashable {
-  let rawValue: UInt32
+  let rawValue: UInt64
 
   /// `VM_READ`, `VM_WRITE`, `VM_EXEC`: the rights, as `Protection` numbers them.
   static let read = VMAFlags(rawValue: 1)
@@ -46,9 +49,23 @@ struct VMAFlags: OptionSet, Sendable, Hashable {
   static let sequentialAccess = VMAFlags(rawValue: 0x20_0000)
   /// Not a VMA but a range that somebody has chosen and waits for (design section 4, rule 3).
   static let reservation = VMAFlags(rawValue: 0x8000_0000)
+  /// `VM_LOCKONFAULT`: locked as its pages come, not populated.
+  static let lockOnFault = VMAFlags(rawValue: 0x1_0000_0000)
 
   /// Neither a special mapping nor a reservation merges.
   static let unmergeable = VMAFlags(rawValue: 0x8000_1000)
+
+  /// Where the number of the memory policy stands.
+  private static let policyShift = 48
+
+  /// The number of the VMA's memory policy in the space's table; 0 = the default (Linux `vm_policy`, V6).
+  var policy: UInt16 {
+    get { UInt16(truncatingIfNeeded: rawValue >> Self.policyShift) }
+    set {
+      self = VMAFlags(
+        rawValue: rawValue & (1 << Self.policyShift - 1) | UInt64(newValue) << Self.policyShift)
+    }
+  }
 
   // No set literals in code that runs often: where the optimiser does not see through one it allocates.
 

@@ -2,7 +2,7 @@
 //
 // One VMA as it stood at some instant. P2, V2 and V5 of the lock map.
 //
-// Guarantee: all of a published record but its last two fields is immutable, so a reader that is
+// Guarantee: all of a published record but what belongs to the thread that dropped it is immutable, so a reader that is
 //   pinned sees flags, bounds and offset of one instant, never a mix.
 // Mechanism: a change publishes new records in the leaves that the VMA overlaps and drops the old ones,
 //   which live until every reader that was pinned has unpinned.
@@ -20,6 +20,10 @@ struct VMARecord {
   /// Whether the lock cell goes with this record when it is dropped. Written by the thread that dropped
   /// the record, read by nobody else.
   var dropsCell: Bool
+  /// Of a special mapping that was dropped: how many pieces of it are new, and whether a piece is gone.
+  /// Written and read by the thread that dropped the record.
+  var pieces: UInt8 = 0
+  var isRemoved = false
   /// Page index in the object of the first page; private anonymous memory has `start >> 12` at its
   /// creation (Linux `vm_pgoff`).
   let pageOffset: UInt64

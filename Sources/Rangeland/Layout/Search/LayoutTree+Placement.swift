@@ -120,6 +120,13 @@ extension LayoutTree {
       && record.pointee.generation == reservation.generation
   }
 
+  /// Whether there was a gap of that length at some instant. Takes nothing.
+  ///
+  /// - Precondition: pinned.
+  borrowing func hasGap(_ length: UInt64) -> Bool {
+    chooseLikeLinux(length, Address.pageSize) != nil
+  }
+
   /// An address that was free when it was looked at, or `nil`.
   private borrowing func choose(_ request: PlacementRequest, _ context: Context) -> Address? {
     if let hint = request.hint, isFree(hint, request.length) { return hint }

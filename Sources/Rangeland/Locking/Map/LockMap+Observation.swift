@@ -28,7 +28,7 @@ extension LockMap {
     public var operation: OperationKind
 
     var bit: Int {
-      ((Int(item.rawValue) * 8 + Int(lock.rawValue)) * 2 + (mode == .write ? 1 : 0)) * 16
+      ((Int(item.rawValue) * 8 + Int(lock.rawValue)) * 2 + (mode == .write ? 1 : 0)) * 32
         + Int(operation.rawValue)
     }
 
@@ -80,10 +80,10 @@ extension LockMap {
       note(Access(item: item, lock: .space, mode: hold.mode, operation: hold.operation))
     }
 
-    /// 12 items x 8 locks x 2 modes x 16 operations, in words.
+    /// At most 32 items x 8 locks x 2 modes x 32 operations, in words.
     // Atomics: safe to share.
     nonisolated(unsafe) private static let bits: UnsafeMutablePointer<Atomic<UInt64>> = {
-      let words = 16 * 8 * 2 * 16 / 64
+      let words = 32 * 8 * 2 * 32 / 64
       let memory = UnsafeMutablePointer<Atomic<UInt64>>.allocate(capacity: words)
       for i in 0..<words { (memory + i).initialize(to: Atomic(0)) }
       atexit { LockMap.writeObservations() }

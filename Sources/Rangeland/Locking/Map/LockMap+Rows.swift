@@ -14,32 +14,34 @@ extension LockMap {
       item: .layout, lock: .space, mode: .write, range: pages,
       reason:
         "freezes the records inside, so that what is read before the change is what is changed",
-      operations: [.map, .unmap, .protect, .substitute, .exit]),
+      operations: [.map, .unmap, .protect, .seal, .setPolicy, .substitute, .insertSpecial, .exit]),
     Row(
       item: .layout, lock: .space, mode: .read, range: "the page or pages looked up",
       reason: "the record that was found stays the true one for these pages until the hold ends",
-      operations: [.fault, .dontNeed]),
+      operations: [.fault, .dontNeed, .residency]),
     Row(
       item: .layout, lock: .layoutLeaf, mode: .write,
       range: "the leaves of the records that change",
       reason: "neighbours and outer parts are read again and spliced in one step",
-      operations: [.map, .unmap, .protect, .fault, .substitute, .exit]),
+      operations: [
+        .map, .unmap, .protect, .seal, .setPolicy, .fault, .substitute, .insertSpecial, .exit,
+      ]),
     Row(
       item: .layout, lock: .layoutShape, mode: .write,
       range: "index nodes above a leaf that is divided",
       reason: "readers go down without locks while nodes are copied; nothing else is held inside",
-      operations: [.map, .unmap, .protect, .substitute, .exit]),
+      operations: [.map, .unmap, .protect, .seal, .setPolicy, .substitute, .insertSpecial, .exit]),
     Row(
       item: .gapSearch, lock: .layoutLeaf, mode: .write, range: "the leaves of the chosen gap",
       reason: "choosing and reserving is one step, so two searches never choose overlapping gaps",
-      operations: [.map]),
+      operations: [.map, .insertSpecial]),
   ]
 
   private static let vmaRows: [Row] = [
     Row(
       item: .vmaFlags, lock: .space, mode: .write, range: pages,
       reason: "a fault must not install rights that are being taken away",
-      operations: [.map, .protect, .substitute]),
+      operations: [.map, .protect, .seal, .setPolicy, .substitute, .insertSpecial]),
     Row(
       item: .vmaFlags, lock: .space, mode: .read, range: page,
       reason: "the rights that a fault checks are those that it installs",
@@ -47,7 +49,7 @@ extension LockMap {
     Row(
       item: .vmaOffset, lock: .space, mode: .write, range: pages,
       reason: "pieces of a split continue the offset; merging depends on it",
-      operations: [.map, .protect, .substitute]),
+      operations: [.map, .protect, .seal, .setPolicy, .substitute, .insertSpecial]),
     Row(
       item: .anonymousIdentity, lock: .space, mode: .read, range: page,
       reason:
@@ -67,7 +69,7 @@ extension LockMap {
     Row(
       item: .pageTableEntry, lock: .space, mode: .read, range: "the page or pages",
       reason: "faults meet at the table's latch; a page thrown away is there or gone, both right",
-      operations: [.fault, .dontNeed]),
+      operations: [.fault, .dontNeed, .residency]),
     Row(
       item: .pageTableEntry, lock: .space, mode: .write, range: pages,
       reason: "no page may appear where no record is any more",
@@ -89,11 +91,13 @@ extension LockMap {
       item: .reverseMap, lock: .objectMappings, mode: .write, range: "the object",
       reason:
         "mappings join when an object is mapped or an identity is made, and go with their last record",
-      operations: [.map, .unmap, .protect, .fault, .substitute, .exit]),
+      operations: [
+        .map, .unmap, .protect, .seal, .setPolicy, .fault, .substitute, .insertSpecial, .exit,
+      ]),
     Row(
       item: .objectPages, lock: .pageTable, mode: .read, range: "the object",
       reason: "a page that is found keeps a reference before the object may let it go",
-      operations: [.fault]),
+      operations: [.fault, .residency]),
     Row(
       item: .objectPages, lock: .pageTable, mode: .write, range: "the object",
       reason: "one page for each index, whoever asks first",
@@ -104,7 +108,7 @@ extension LockMap {
     Row(
       item: .accounting, lock: .credit, mode: .write, range: "the thread's own slot",
       reason: "nothing shared where ranges are disjoint; sums are exact when nobody runs",
-      operations: [.map, .unmap, .protect, .substitute, .exit]),
+      operations: [.map, .unmap, .protect, .seal, .setPolicy, .substitute, .insertSpecial, .exit]),
     Row(
       item: .residency, lock: .credit, mode: .write, range: "the thread's own slot",
       reason: "as above",

@@ -116,7 +116,7 @@ struct WaitLedger: ~Copyable {
 
 /// What the waits of a ledger add up to.
 struct WaitTotals {
-  var cells = InlineArray<272, Cell>(repeating: Cell())
+  var cells = InlineArray<1056, Cell>(repeating: Cell())
   var waits: UInt64 = 0
   var falseWaits: UInt64 = 0
   var unclassifiedWaits: UInt64 = 0
@@ -130,8 +130,8 @@ struct WaitTotals {
     var unclassifiedNanoseconds: UInt64 = 0
   }
 
-  /// Row of the operation, column of the blocker; column 16 is `LedgerSlot.nobody`.
+  /// Row of the operation (at most 32), column of the blocker; column 32 is `LedgerSlot.nobody`.
   static func index(_ operation: UInt8, _ blocker: UInt8) -> Int {
-    Int(operation) * 17 + (blocker == LedgerSlot.nobody ? 16 : Int(blocker))
+    Int(operation) * 33 + (blocker == LedgerSlot.nobody ? 32 : Int(blocker))
   }
 }

@@ -61,15 +61,44 @@ extension UnsafeMutablePointer where Pointee == MemoryObject {
     return frame
   }
 
-  /// As `page`, but makes the page, filled with zeros, if it is not there. `nil` = no memory, and
-  /// nothing has changed. Of several threads that ask for a new page one makes it and all get it.
-  func pageCreating(_ index: UInt64, _ context: Context) -> FrameNumber? {
-    assert(pointee.kind == .sharedAnonymous || pointee.kind == .file, "the object has no pages")
-    if let frame = page(index) { return frame }
+  /// Whether page `index` is in memory. Takes the latch of the pages.
+  func hasPage(_ index: UInt64) -> Bool {
+    pointee.pagesLatch.lock(.pageTable)
+    defer { pointee.pagesLatch.unlock(.pageTable) }
+    LockMap.observe(.objectPages, .pageTable, .read)
+    return findLocked(index) != 0
+  }
+
+  /// What `pageCreating` found.
+  enum Page {
+    /// With a reference for the caller.
+    case frame(FrameNumber)
+    /// The special mapping has none there.
+    case none
+    case noMemory
+  }
+
+  /// As `page`, but makes the page if it is not there: filled with zeros, or by a special mapping. Unless it
+  /// returns a frame nothing has changed. Of several threads that ask for a new page one makes it and all
+  /// get it.
+  func pageCreating(
+    _ index: UInt64, filledBy special: SpecialMapping?, _ context: Context
+  ) -> Page {
+    assert(pointee.kind != .anonymousIdentity, "the object has no pages")
+    if let frame = page(index) { return .frame(frame) }
     let arena = pointee.arena
     guard context.reserve(.objectIndexNode, count: ObjectIndexNode.nodesPerInsertion),
       let fresh = arena.allocate(zeroed: true, context)
-    else { return nil }
+    else { return .noMemory }
+    if let special {
+      let bytes = UnsafeMutableRawBufferPointer(
+        start: arena.pointee.bytes(of: fresh), count: Int(Address.pageSize))
+      // The hook may not touch the space; the reservation above is this thread's and stays.
+      guard special.fill(index, bytes) else {
+        arena.release(fresh, context)
+        return .none
+      }
+    }
     arena.setOwner(of: fresh, self, index: index)
     pointee.pagesLatch.lock(.pageTable)
     LockMap.observe(.objectPages, .pageTable, .write)
@@ -82,9 +111,9 @@ extension UnsafeMutablePointer where Pointee == MemoryObject {
       arena.retain(fresh)
     }
     pointee.pagesLatch.unlock(.pageTable)
-    if there == 0 { return fresh }
+    if there == 0 { return .frame(fresh) }
     arena.release(fresh, context)
-    return there
+    return .frame(there)
   }
 
   /// The frame of `index`, 0 = none. Needs `pagesLatch`.

@@ -22,7 +22,7 @@ enum ObjectKind: UInt8, Sendable {
   case sharedAnonymous
   /// A file, by an identity that the maker chose. Its pages are filled with zeros.
   case file
-  /// Supplied by a special mapping; it has no pages here.
+  /// Supplied by a special mapping, whose address is the identity.
   case special
 }
 

@@ -3,13 +3,13 @@
 // The side that is judged.
 
 import CKernelProtocol
-import Glibc
 import Rangeland
 import SystemPackage
 
 /// What is compared with the kernel: an address space, or one that makes mistakes on purpose.
 public protocol VerifySubject: AnyObject {
-  func perform(_ call: VerifyCall, at address: UInt64) -> VerifyOutcome
+  /// - Parameter call: with absolute addresses.
+  func perform(_ call: VerifyCall) -> VerifyOutcome
   /// The mappings that share an address with a range, whole, ascending.
   func mappings(_ start: UInt64, _ end: UInt64) -> [VerifyMapping]
   /// The pages of a range that are present, ascending.
@@ -46,60 +46,8 @@ public final class SpaceSubject: VerifySubject {
     _ = try space.map(length: end - start, at: .fixed(start), protection: [], sharing: .shared)
   }
 
-  public func perform(_ call: VerifyCall, at address: UInt64) -> VerifyOutcome {
-    do throws(Errno) {
-      switch call.kind {
-      case .mmap:
-        let at: MapAddress =
-          if call.isNoReplace {
-            .fixedNoReplace(address)
-          } else if call.isFixed {
-            .fixed(address)
-          } else {
-            address == 0 ? .anywhere : .hint(address)
-          }
-        let result = try space.map(
-          length: call.length, at: at,
-          protection: Protection(rawValue: UInt32(call.protection)),
-          sharing: call.flags & VerifyCall.shared != 0 ? .shared : .private)
-        return VerifyOutcome(result: Int64(result))
-      case .munmap: try space.unmap(at: address, length: call.length)
-      case .mprotect:
-        try space.protect(
-          at: address, length: call.length, Protection(rawValue: UInt32(call.protection)))
-      case .madvise: try space.dontNeed(at: address, length: call.length)
-      case .load, .store: return access(call, at: address)
-      }
-      return .success
-    } catch {
-      return VerifyOutcome(error)
-    }
-  }
-
-  private func access(_ call: VerifyCall, at address: UInt64) -> VerifyOutcome {
-    do throws(AccessFault) {
-      var value: UInt64 = 0
-      switch (call.kind, call.length) {
-      case (.load, 1): value = UInt64(try space.load(UInt8.self, at: address))
-      case (.load, 2): value = UInt64(try space.load(UInt16.self, at: address))
-      case (.load, 4): value = UInt64(try space.load(UInt32.self, at: address))
-      case (.load, _): value = try space.load(UInt64.self, at: address)
-      case (_, 1): try space.store(UInt8(truncatingIfNeeded: call.value), at: address)
-      case (_, 2): try space.store(UInt16(truncatingIfNeeded: call.value), at: address)
-      case (_, 4): try space.store(UInt32(truncatingIfNeeded: call.value), at: address)
-      default: try space.store(call.value, at: address)
-      }
-      return VerifyOutcome(result: Int64(bitPattern: value))
-    } catch {
-      let code: Int32 =
-        switch error.reason {
-        case .notMapped: 1
-        case .notPermitted: 2
-        case .notCanonical: 128
-        case .outOfMemory: -1
-        }
-      return VerifyOutcome(signal: SIGSEGV, code: code, faultAddress: error.address)
-    }
+  public func perform(_ call: VerifyCall) -> VerifyOutcome {
+    call.kind.definition.perform(call, on: space)
   }
 
   public func mappings(_ start: UInt64, _ end: UInt64) -> [VerifyMapping] {

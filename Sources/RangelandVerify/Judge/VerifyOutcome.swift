@@ -12,6 +12,8 @@ public struct VerifyOutcome: Sendable, Hashable, CustomStringConvertible {
   public var signal: Int32 = 0
   public var code: Int32 = 0
   public var faultAddress: UInt64 = 0
+  /// What the call wrote to its buffer.
+  public var output: [UInt8] = []
 
   init(result: Int64) { self.result = result }
 
@@ -43,6 +45,7 @@ public struct VerifyOutcome: Sendable, Hashable, CustomStringConvertible {
     return switch result {
     case -1: "EPERM"
     case -12: "ENOMEM"
+    case -14: "EFAULT"
     case -17: "EEXIST"
     case -22: "EINVAL"
     default: "errno \(-result)"
@@ -51,7 +54,9 @@ public struct VerifyOutcome: Sendable, Hashable, CustomStringConvertible {
 
   public var description: String {
     if signal != 0 { return "signal \(signal) code \(code) at \(hex(faultAddress))" }
-    return result < 0 && result >= -4095 ? "errno \(-result)" : hex(UInt64(bitPattern: result))
+    if result < 0 && result >= -4095 { return "errno \(-result)" }
+    let bytes = output.isEmpty ? "" : ", writes \(output)"
+    return hex(UInt64(bitPattern: result)) + bytes
   }
 }
 

@@ -2,9 +2,7 @@
 //
 // One script on both sides, compared.
 
-import CKernelProtocol
 import Rangeland
-import SystemPackage
 
 /// Where the two sides came apart.
 public struct VerifyDifference: Sendable, Hashable {
@@ -22,6 +20,9 @@ struct ScriptRun {
   var succeeded = 0
   var difference: VerifyDifference?
   var coverage = Coverage()
+  /// What both sides answered, and the state at the end, if the script is one of several threads.
+  var answers: [RecordedAnswer] = []
+  var final: RecordedState?
   /// By index in `Departure.all`.
   var departures: [Int: Int] = [:]
 }
@@ -29,7 +30,7 @@ struct ScriptRun {
 /// Runs scripts on the kernel and on subjects.
 final class Judge {
   let kernel: KernelProcess
-  private let makeSubject: () throws(VerifyError) -> any VerifySubject
+  let makeSubject: () throws(VerifyError) -> any VerifySubject
   /// Where departures are tried.
   private let aside: AddressSpace
   private typealias Pair = KernelProcess.AddressPair
@@ -45,9 +46,11 @@ final class Judge {
 
   /// Runs calls from an empty state on until `next` has no more or the sides differ.
   ///
-  /// - Parameter interval: calls between two comparisons of everything.
+  /// - Parameters:
+  ///   - interval: calls between two comparisons of everything.
+  ///   - parts: the threads' parts; what was answered is recorded if there are any.
   func run(
-    interval: Int = 64,
+    interval: Int = 64, parts: ThreadParts? = nil,
     _ next: (any VerifySubject) throws(VerifyError) -> VerifyCall?
   ) throws(VerifyError) -> ScriptRun {
     try kernel.reset()
@@ -55,19 +58,24 @@ final class Judge {
     var run = ScriptRun()
     while run.difference == nil, let call = try next(subject) {
       run.calls.append(call)
-      try perform(call, subject, &run)
+      try perform(call, subject, parts, &run)
       if run.difference == nil, run.calls.count % interval == 0 {
         try compareAll(subject, &run)
       }
     }
     if run.difference == nil { try compareAll(subject, &run) }
-    if run.difference == nil { checkLeftover(subject, &run) }
+    if run.difference == nil, parts != nil {
+      run.final = RecordedState(subject, windows: kernel.windows)
+    }
+    if run.difference == nil { run.difference = leftover(subject, run.calls.count - 1) }
     return run
   }
 
-  func run(_ calls: [VerifyCall], interval: Int) throws(VerifyError) -> ScriptRun {
+  func run(
+    _ calls: [VerifyCall], interval: Int, parts: ThreadParts? = nil
+  ) throws(VerifyError) -> ScriptRun {
     var index = 0
-    return try run(interval: interval) { (_) throws(VerifyError) in
+    return try run(interval: interval, parts: parts) { (_) throws(VerifyError) in
       guard index < calls.count else { return nil }
       index += 1
       return calls[index - 1]
@@ -75,26 +83,30 @@ final class Judge {
   }
 
   private func perform(
-    _ call: VerifyCall, _ subject: any VerifySubject, _ run: inout ScriptRun
+    _ call: VerifyCall, _ subject: any VerifySubject, _ parts: ThreadParts?,
+    _ run: inout ScriptRun
   ) throws(VerifyError) {
-    let address = kernel.resolve(call.address)
-    let name = Coverage.name(call, address)
-    for (i, departure) in Departure.all.enumerated() where departure.applies(call, address) {
-      kernel.begin(call, at: address)
-      let answer = try kernel.outcome()
+    let call = kernel.resolve(call)
+    let definition = call.kind.definition
+    let name = definition.coverageName(call)
+    for (i, departure) in Departure.all.enumerated() where departure.applies(call) {
+      try kernel.begin(call)
+      let answer = try kernel.outcome(call)
       run.departures[i, default: 0] += 1
       run.coverage.add(.init(call: name, answer: answer.name(call), before: "-", joined: "-"))
-      if answer.result != departure.kernelResult || !departure.holds(call, address, aside) {
+      if answer.result != departure.kernelResult || !departure.holds(call, aside) {
         run.fail("departure \(departure.name)", "\(answer)", "what is listed does not hold")
       }
       return
     }
-    let range = fixedRange(call, address)
-    let before = range.map { Coverage.shape(subject.mappings($0.start, $0.end), $0.start, $0.end) }
+    let before = definition.shapedRange(call).flatMap { range in
+      kernel.isInWindow(range)
+        ? Coverage.shape(subject.mappings(range.start, range.end), range.start, range.end) : nil
+    }
     // Both at once: the helper has a processor of its own.
-    kernel.begin(call, at: address)
-    let ours = subject.perform(call, at: address)
-    let theirs = try kernel.outcome()
+    try kernel.begin(call)
+    let ours = subject.perform(call)
+    let theirs = try kernel.outcome(call)
     let succeeded = theirs.succeeded(call)
     if succeeded { run.succeeded += 1 }
     if ours != theirs {
@@ -102,34 +114,24 @@ final class Judge {
       return
     }
     var joined = "-"
-    if !call.isAccess, let near = kernel.near(call, at: address, theirs) {
-      let expected = kernel.listed
-      let got = subject.mappings(near.start, near.end)
+    var expected: [VerifyMapping] = []
+    let near = kernel.near(call, theirs)
+    if !near.isEmpty {
+      expected = kernel.listed
+      let got = near.flatMap { subject.mappings($0.start, $0.end) }
       if expected != got {
         run.fail("mappings near the call", list(expected), list(got))
         return
       }
-      if succeeded, call.kind == .mmap || call.kind == .mprotect {
-        let start = call.kind == .mmap ? UInt64(theirs.result) : address
-        let end = start + (call.length + 4095) / 4096 * 4096
-        if end > start { joined = Coverage.joined(expected, start, end) }
+      if succeeded, let changed = definition.changedRange(call, theirs) {
+        joined = Coverage.joined(expected, changed.start, changed.end)
       }
+    }
+    if let parts {
+      run.answers.append(parts.record(run.calls.count - 1, call, theirs, near, expected))
     }
     run.coverage.add(
       .init(call: name, answer: theirs.name(call), before: before ?? "-", joined: joined))
-  }
-
-  /// The pages that a call with an address works on, in a window; `nil` = none.
-  private func fixedRange(_ call: VerifyCall, _ address: UInt64) -> Pair? {
-    if call.isAccess || (call.kind == .mmap && !call.isFixed) || address % 4096 != 0 { return nil }
-    guard let window = kernel.windows.first(where: { $0.start <= address && address < $0.end }),
-      call.length != 0, call.length <= window.end - address
-    else { return nil }
-    return Pair(start: address, end: address + (call.length + 4095) / 4096 * 4096)
-  }
-
-  private func list(_ mappings: [VerifyMapping]) -> String {
-    mappings.map(\.description).joined(separator: "\n")
   }
 
   // MARK: comparing everything
@@ -195,20 +197,21 @@ final class Judge {
   }
 
   /// After everything is unmapped nothing is left of a subject's pages.
-  private func checkLeftover(_ subject: any VerifySubject, _ run: inout ScriptRun) {
-    for (i, window) in kernel.windows.enumerated() {
-      let call = VerifyCall(
-        .munmap, VerifyAddress(VerifyWindow(rawValue: i), 0), window.end - window.start)
-      let answer = subject.perform(call, at: window.start)
+  func leftover(_ subject: any VerifySubject, _ index: Int) -> VerifyDifference? {
+    func differs(_ subject: String) -> VerifyDifference {
+      VerifyDifference(index: index, what: "leftover", kernel: "nothing", subject: subject)
+    }
+    for window in kernel.windows {
+      let answer = subject.perform(
+        VerifyCall(.munmap, VerifyAddress(nil, window.start), window.end - window.start))
       if answer != .success || !subject.presentPages(window.start, window.end).isEmpty
         || !subject.mappings(window.start, window.end).isEmpty
       {
-        run.fail("leftover", "nothing", "\(answer), or pages or mappings in \(hex(window.start))")
-        return
+        return differs("\(answer), or pages or mappings in \(hex(window.start))")
       }
     }
     let sizes = subject.sizes()
-    if sizes != VerifySizes() { run.fail("leftover", "nothing", "\(sizes)") }
+    return sizes == VerifySizes() ? nil : differs("\(sizes)")
   }
 }
 

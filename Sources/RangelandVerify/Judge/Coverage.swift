@@ -6,7 +6,7 @@
 public struct Coverage: Sendable {
   /// One line of the table.
   public struct Row: Sendable, Hashable {
-    /// `mmap`, `mmap-fixed`, `mmap-noreplace`, `mmap-hint`, or the call's name.
+    /// As its definition names it: `mmap`, `mmap-fixed`, `munmap`, ...
     public var call: String
     /// `ok`, an errno, or a signal's code.
     public var answer: String
@@ -25,11 +25,13 @@ public struct Coverage: Sendable {
     for (row, count) in other.hits { hits[row, default: 0] += count }
   }
 
-  static func name(_ call: VerifyCall, _ address: UInt64) -> String {
-    guard call.kind == .mmap else { return call.kind.rawValue }
-    if call.isNoReplace { return "mmap-noreplace" }
-    if call.isFixed { return "mmap-fixed" }
-    return address == 0 ? "mmap" : "mmap-hint"
+  /// What a range can hold.
+  static let shapes = ["hole", "whole", "head", "tail", "middle", "several", "gaps"]
+  static let joints = ["none", "left", "right", "both"]
+
+  /// The answer of a call that wants all of its range mapped.
+  static func needsNoHole(_ shape: String) -> String {
+    shape == "hole" || shape == "gaps" ? "ENOMEM" : "ok"
   }
 
   /// What a range holds.
@@ -72,10 +74,21 @@ public struct Coverage: Sendable {
     public var before: String?
     public var joined: String?
     public var minimum: Int
+    /// Whether a run of several threads cannot have it: where the space chooses an address depends on all.
+    public var needsOneThread = false
 
-    init(_ call: String, _ answer: String, _ before: String?, _ joined: String?, _ minimum: Int) {
+    init(
+      _ call: String, _ answer: String, before: String? = nil, joined: String? = nil,
+      _ minimum: Int
+    ) {
       (self.call, self.answer, self.before, self.joined) = (call, answer, before, joined)
       self.minimum = minimum
+    }
+
+    var withOneThread: Requirement {
+      var requirement = self
+      requirement.needsOneThread = true
+      return requirement
     }
 
     public var name: String {
@@ -83,42 +96,12 @@ public struct Coverage: Sendable {
     }
   }
 
-  public static let required: [Requirement] = {
-    var list: [Requirement] = []
-    for before in ["hole", "whole", "head", "tail", "middle", "several", "gaps"] {
-      list.append(Requirement("mmap-fixed", "ok", before, nil, 20))
-      list.append(Requirement("munmap", "ok", before, nil, 10))
-      list.append(
-        Requirement(
-          "madvise", before == "hole" || before == "gaps" ? "ENOMEM" : "ok", before, nil, 5))
-      let protect = before == "hole" || before == "gaps" ? "ENOMEM" : "ok"
-      list.append(Requirement("mprotect", protect, before, nil, 20))
-      if before != "hole" {
-        list.append(Requirement("mmap-noreplace", "EEXIST", before, nil, 2))
-      }
-    }
-    for joined in ["none", "left", "right", "both"] {
-      list.append(Requirement("mmap-fixed", "ok", nil, joined, 10))
-      list.append(Requirement("mprotect", "ok", nil, joined, 10))
-    }
-    list += [
-      Requirement("mmap", "ok", nil, nil, 100), Requirement("mmap", "ENOMEM", nil, nil, 1),
-      Requirement("mmap-hint", "ok", nil, nil, 100),
-      Requirement("mmap-hint", "EINVAL", nil, nil, 1),
-      Requirement("mmap-noreplace", "ok", nil, nil, 50),
-      Requirement("mmap-fixed", "EINVAL", nil, nil, 5),
-      Requirement("mmap-fixed", "ENOMEM", nil, nil, 5),
-      Requirement("munmap", "EINVAL", nil, nil, 5),
-      Requirement("mprotect", "EINVAL", nil, nil, 2), Requirement("madvise", "EINVAL", nil, nil, 2),
-      Requirement("load", "ok", nil, nil, 100), Requirement("store", "ok", nil, nil, 100),
-    ]
-    for access in ["load", "store"] {
-      list.append(Requirement(access, "SEGV_MAPERR", nil, nil, 20))
-      list.append(Requirement(access, "SEGV_ACCERR", nil, nil, 20))
-      list.append(Requirement(access, "SI_KERNEL", nil, nil, 1))
-    }
-    return list
-  }()
+  /// The requirements of kinds of calls; each is declared with its kind's definition.
+  public static func required(
+    _ kinds: [VerifyCall.Kind] = VerifyCall.Kind.allCases, threads: Int = 1
+  ) -> [Requirement] {
+    kinds.flatMap { $0.definition.required }.filter { threads == 1 || !$0.needsOneThread }
+  }
 
   func count(_ wanted: Requirement) -> Int {
     hits.reduce(0) { sum, hit in
@@ -131,9 +114,11 @@ public struct Coverage: Sendable {
     }
   }
 
-  /// The requirements that this coverage misses.
-  public var missing: [(name: String, hits: Int, minimum: Int)] {
-    Self.required.compactMap { wanted in
+  /// The requirements of these kinds that this coverage misses.
+  public func missing(
+    _ kinds: [VerifyCall.Kind], threads: Int
+  ) -> [(name: String, hits: Int, minimum: Int)] {
+    Self.required(kinds, threads: threads).compactMap { wanted in
       let found = count(wanted)
       return found < wanted.minimum ? (wanted.name, found, wanted.minimum) : nil
     }

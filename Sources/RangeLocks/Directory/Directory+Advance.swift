@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Hand-off: what becomes of those that waited for a request that has ended.
+//
+// Guarantee: who has nobody in front any more is granted and woken; the others are not.
+// Mechanism: a waiting request is on one stack at a time. Whoever takes it from there looks at everything that can
+// stand in front of it, one latch at a time, and puts it on the stack of the first that does.
+// Cost: a look around, as for an acquire; nothing is allocated.
+// Lock order inside: no latch is held when it begins.
+
+import CRangeland
+import Synchronization
+
+extension Directory {
+  /// Lets go all that wait for `entry`. Needs the entry unlinked from every shard: nobody is pushed any more.
+  @inline(never)
+  func letGoDependents(_ entry: EntryRef) {
+    // Acquires the pushed entries.
+    var next = entry.tail.pointee.dependents.exchange(nil, ordering: .acquiring)
+    while let waiter = next.map(EntryRef.init) {
+      next = waiter.waiting.pointee.next
+      advance(waiter)
+    }
+  }
+
+  /// Lets go those that wait for `entry` and no longer conflict with it: it changed its mode or its range.
+  func letGoUnblocked(_ entry: EntryRef) {
+    if entry.tail.pointee.dependents.load(ordering: .relaxed) == nil { return }
+    let range = entry.range
+    let mode = entry.pointer.pointee.mode
+    // Acquires the pushed entries. Only the owner takes, so what is put back is not lost.
+    var next = entry.tail.pointee.dependents.exchange(nil, ordering: .acquiring)
+    while let waiter = next.map(EntryRef.init) {
+      next = waiter.waiting.pointee.next
+      if waiter.range.overlaps(range), waiter.pointer.pointee.mode.conflicts(with: mode) {
+        entry.push(waiter)
+      } else {
+        advance(waiter)
+      }
+    }
+  }
+
+  /// Puts a waiting request, which was taken from a stack, behind another one that is in front of it, or grants it.
+  private func advance(_ waiter: EntryRef) {
+    while true {
+      if waiter.pointer.pointee.state.load(ordering: .relaxed) & Entry.cancelled != 0 {
+        return waiter.drop(pool)
+      }
+      if queueAgain(waiter) || waiter.grant(pool) { return }
+    }
+  }
+
+  /// True if there is somebody in front; then `waiter` is no longer ours.
+  ///
+  /// It was published long ago and was seen by all that came later, so one shard after the other may be looked at.
+  private func queueAgain(_ waiter: EntryRef) -> Bool {
+    let isUpgrade =
+      waiter.pointer.pointee.state.load(ordering: .relaxed) & Entry.upgrading != 0
+    var examination = Examination(self, waiter, isUpgrade ? .upgrade : .queue)
+    let range = waiter.range
+    let level = waiter.pointer.pointee.level
+    let inUse = header.pointee.levelsInUse.load(ordering: .sequentiallyConsistent)
+    var coarser = (inUse &>> UInt64(level)) &>> 1
+    var other = level
+    while coarser != 0 {
+      other &+= 1
+      if coarser & 1 != 0 {
+        let ancestors = homes(other, range)
+        if ancestors.isOccupied {
+          ancestors.lock(adding: 0)
+          examine(ancestors, &examination)
+          ancestors.unlock(removing: 0)
+          if examination.isOver { return true }
+        }
+      }
+      coarser &>>= 1
+    }
+    let homes = homes(level, range)
+    homes.lock(adding: 0)
+    examine(homes, &examination)
+    examineFiner(level, homes, &examination)
+    homes.unlock(removing: 0)
+    return examination.isOver
+  }
+}

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The numbers of the system calls that an address space answers, those of x86-64.
+//
+// Source: Linux arch/x86/entry/syscalls/syscall_64.tbl.
+
+/// A system call of Linux on x86-64 that works on an address space. The raw value is its number.
+public enum LinuxCall: Int, CaseIterable, Sendable, Hashable {
+  case mmap = 9
+  case mprotect = 10
+  case munmap = 11
+  case mincore = 27
+  case madvise = 28
+  case mbind = 237
+  case setMempolicy = 238
+  case getMempolicy = 239
+  case mseal = 462
+}

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The mappings as lines of text, in the format of /proc/pid/maps.
+//
+// Source: Linux fs/proc/task_mmu.c `show_map_vma`.
+
+extension AddressSpace {
+  /// The mappings of a range, one line each, as `/proc/pid/maps` shows them.
+  ///
+  /// Takes no lock and makes no writer wait: see `mappings(in:)` for what is consistent. Device and inode are 0,
+  /// but for shared memory: device 00:01 and a number that no other object has at that time. A file mapping
+  /// has the number by which it was made, and no path.
+  public func maps(in range: AddressRange = .wholeSpace) -> String {
+    var text = ""
+    for mapping in mappings(in: range) { mapping.writeMapsLine(to: &text) }
+    return text
+  }
+}
+
+extension MappingInfo {
+  /// Appends the mapping's line, with its end of line.
+  func writeMapsLine(to text: inout String) {
+    let start = text.utf8.count
+    text += "\(Self.hex(range.start))-\(Self.hex(range.end)) "
+    text += protection.contains(.read) ? "r" : "-"
+    text += protection.contains(.write) ? "w" : "-"
+    text += protection.contains(.execute) ? "x" : "-"
+    text += sharing == .shared ? "s" : "p"
+    let offset = isAnonymous ? 0 : pageOffset << 12
+    text += " \(Self.hex(offset)) \(sharedObject == nil ? "00:00" : "00:01") "
+    text += "\(sharedObject ?? file ?? 0) "
+    if let name = listedName {
+      let width = text.utf8.count - start
+      text += String(repeating: " ", count: max(0, 73 - width)) + name
+    }
+    text += "\n"
+  }
+
+  /// Private memory without file or owner.
+  private var isAnonymous: Bool { sharing == .private && file == nil && name == nil }
+
+  private var listedName: String? {
+    name ?? (sharedObject == nil ? nil : "/dev/zero (deleted)")
+  }
+
+  private static func hex(_ value: UInt64) -> String {
+    let digits = String(value, radix: 16)
+    return String(repeating: "0", count: max(0, 8 - digits.count)) + digits
+  }
+}

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Inserting a special mapping, and the rules that other operations keep for it.
+//
+// Range: the result, for writing.
+// Linux: mm/vma.c `insert_vm_struct`, mm/mmap.c `_install_special_mapping`.
+
+import SystemPackage
+
+extension AddressSpace {
+  /// Maps what the owner of the space supplies. The mapping never merges and never grows.
+  ///
+  /// Takes the space lock for writing over the result.
+  ///
+  /// - Parameters:
+  ///   - special: name, pages and hooks. The space keeps it until it ends.
+  ///   - length: in bytes, rounded up to pages.
+  ///   - address: where it goes. A fixed address never replaces anything.
+  ///   - protection: the rights of its pages.
+  ///   - allowed: the rights that `protect` may give (Linux `VM_MAY*`).
+  /// - Returns: the first address.
+  /// - Throws: `EINVAL` for no length or an unaligned fixed address; `ENOMEM` when a fixed address is taken or
+  ///   beyond the space, when no gap is large enough, or without memory for records. On an error nothing
+  ///   has changed.
+  public func insert(
+    _ special: SpecialMapping, length: UInt64, at address: MapAddress = .anywhere,
+    protection: Protection, allowed: Protection = .all, sharing: Sharing = .private
+  ) throws(Errno) -> Address {
+    let before = LockMap.enter(.insertSpecial)
+    defer { LockMap.leave(before) }
+    guard length != 0 else { throw .invalidArgument }
+    guard let rounded = length.roundedUpToPage, rounded != 0, rounded <= Address.spaceEnd else {
+      throw .noMemory
+    }
+    let context = reclaimer.context()
+    specials.keep(special)
+    var flags = VMAFlags(protection, sharing)
+    flags.insert(.special)
+    flags.remove(.account)
+    flags.subtract(.mayAccess)
+    if allowed.contains(.read) { flags.insert(.mayRead) }
+    if allowed.contains(.write) { flags.insert(.mayWrite) }
+    if allowed.contains(.execute) { flags.insert(.mayExecute) }
+    let identity = UInt64(UInt(bitPattern: Unmanaged.passUnretained(special).toOpaque()))
+    let backing = try makeMapping(.special, identity: identity, context)
+    defer { backing.release(context) }
+    let attributes = VMAAttributes(flags: flags, pageOffset: 0, backing: backing)
+    switch address {
+    case .fixed(let start), .fixedNoReplace(let start):
+      let range = try Self.fixedRange(start, rounded)
+      do throws(Errno) {
+        return try mapFixed(range, attributes, replacing: false, .insertSpecial, context)
+      } catch {
+        // `insert_vm_struct` has one word for every refusal.
+        throw error == .fileExists ? .noMemory : error
+      }
+    case .hint(let hint): return try mapPlaced(rounded, hint: hint, attributes, context)
+    case .anywhere: return try mapPlaced(rounded, hint: nil, attributes, context)
+    }
+  }
+
+  /// Refuses a change that would cut a special mapping that may not be cut (Linux `may_split`).
+  ///
+  /// - Precondition: pinned, and the range is held: what is inside it stays as it is.
+  @inline(__always)
+  func refuseCut(_ range: AddressRange) throws(Errno) {
+    if specials.isUsed { try refuseCutSlow(range) }
+  }
+
+  @inline(never)
+  private func refuseCutSlow(_ range: AddressRange) throws(Errno) {
+    for edge in [range.start, range.end - 1] {
+      if let record = layout.pointee.find(edge), record.forbidsCut(range.start, range.end) {
+        throw .invalidArgument
+      }
+    }
+  }
+}
+
+extension LayoutChange {
+  /// Runs the hooks for the pieces of special mappings that came and went. Under the hold, under no latch.
+  @inline(__always)
+  func tellSpecials() {
+    if dropsSpecial { tellSpecialsSlow() }
+  }
+
+  @inline(never)
+  private func tellSpecialsSlow() {
+    forEachDropped { record in
+      guard let special = record.special else { return }
+      for _ in 0..<record.pointee.pieces { special.opened?() }
+      if record.pointee.isRemoved { special.closed?() }
+    }
+  }
+}

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// On which memory nodes pages should lie. V6 of the lock map.
+//
+// A space keeps these books as Linux does, so that a guest's calls are answered, split and merged as there. Its
+// frames all lie on one node, number 0, so no page is ever moved.
+// Source: Linux mm/mempolicy.c `mpol_new`, `mpol_set_nodemask`, `sanitize_mpol_flags`.
+
+import SystemPackage
+
+/// A memory policy (Linux `struct mempolicy`).
+public struct MemoryPolicy: Sendable, Hashable {
+  /// Linux `MPOL_*`.
+  public enum Mode: Int32, Sendable, Hashable, CaseIterable {
+    /// None: that of the thread, or else the node where a page is first touched.
+    case `default` = 0
+    case preferred = 1
+    case bind = 2
+    case interleave = 3
+    case local = 4
+    case preferredMany = 5
+    case weightedInterleave = 6
+  }
+
+  /// Linux `MPOL_F_*` that a mode may come with.
+  public struct Flags: OptionSet, Sendable, Hashable {
+    public let rawValue: Int32
+    public init(rawValue: Int32) { self.rawValue = rawValue }
+    /// The nodes mean what they say, whatever nodes are allowed later (`MPOL_F_STATIC_NODES`).
+    public static let staticNodes = Flags(rawValue: 1 << 15)
+    /// The nodes are counted among those that are allowed (`MPOL_F_RELATIVE_NODES`).
+    public static let relativeNodes = Flags(rawValue: 1 << 14)
+    /// Pages may be moved to where they are used (`MPOL_F_NUMA_BALANCING`).
+    public static let balancing = Flags(rawValue: 1 << 13)
+    static let all = Flags(rawValue: 7 << 13)
+  }
+
+  public let mode: Mode
+  public let flags: Flags
+  /// Bit n stands for node n: as asked for with `staticNodes` or `relativeNodes`, otherwise as allowed.
+  public let nodes: UInt64
+
+  /// The nodes of a space.
+  static var allowedNodes: UInt64 { 1 }
+
+  /// No policy.
+  public static let `default` = MemoryPolicy(checkedMode: .default, flags: [], nodes: 0)
+
+  private init(checkedMode: Mode, flags: Flags, nodes: UInt64) {
+    (mode, self.flags, self.nodes) = (checkedMode, flags, nodes)
+  }
+
+  /// Makes a policy, as Linux makes it.
+  ///
+  /// - Throws: `EINVAL` for flags that exclude each other or that the mode does not take, for nodes where the
+  ///   mode takes none, and when none of the nodes exists where it needs one.
+  public init(_ mode: Mode, flags: Flags = [], nodes: UInt64 = 0) throws(Errno) {
+    let isFixed = !flags.isDisjoint(with: [.staticNodes, .relativeNodes])
+    if flags.isSuperset(of: [.staticNodes, .relativeNodes]) { throw .invalidArgument }
+    if flags.contains(.balancing) && mode != .bind && mode != .preferredMany {
+      throw .invalidArgument
+    }
+    var mode = mode
+    switch mode {
+    case .default:
+      if nodes != 0 { throw .invalidArgument }
+      self = .default
+      return
+    case .preferred where nodes == 0:
+      if isFixed { throw .invalidArgument }
+      mode = .local
+    case .local: if nodes != 0 || isFixed { throw .invalidArgument }
+    default: if nodes == 0 { throw .invalidArgument }
+    }
+    if mode != .local && !flags.contains(.relativeNodes) && nodes & Self.allowedNodes == 0 {
+      throw .invalidArgument
+    }
+    self.init(
+      checkedMode: mode, flags: flags,
+      nodes: isFixed || mode == .local ? nodes : nodes & Self.allowedNodes)
+  }
+}

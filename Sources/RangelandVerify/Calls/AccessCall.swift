@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Loads and stores of 1, 2, 4 and 8 bytes, at any alignment.
+
+import CKernelProtocol
+import Glibc
+import Rangeland
+import SystemPackage
+
+struct AccessCall: CallDefinition {
+  var isStore: Bool
+
+  private var kind: VerifyCall.Kind { isStore ? .store : .load }
+
+  var fields: [CallField] { isStore ? [CallField("value", \.value)] : [] }
+
+  func isKnown(_ call: VerifyCall) -> Bool { [1, 2, 4, 8].contains(call.length) }
+
+  // MARK: made up
+
+  var weight: UInt64 { isStore ? 17 : 11 }
+  var edgeWeight: UInt64 { 1 }
+
+  func ordinary(_ generator: inout ScriptGenerator, _ subject: any VerifySubject) -> VerifyCall {
+    let (window, offset) = generator.place(subject)
+    let size: UInt64 = generator.random.pick([8, 8, 8, 4, 2, 1])
+    let inside = generator.random.pick(
+      [0, 8, 4096 - 8, generator.random.below(512) * 8] as [UInt64])
+    // Sometimes across a page border.
+    let odd: UInt64 = generator.random.chance(8) ? 4092 - inside : 0
+    return VerifyCall(
+      kind, VerifyAddress(window, offset + inside + odd), size,
+      value: isStore ? generator.random.next() : 0)
+  }
+
+  func edge(_ generator: inout ScriptGenerator) -> VerifyCall {
+    var (address, _) = generator.edgeRange()
+    address.offset &= ~7
+    return VerifyCall(kind, address, 8, value: isStore ? generator.random.next() : 0)
+  }
+
+  // MARK: on both sides
+
+  func request(_ call: VerifyCall) -> KernelRequest {
+    KernelRequest(operation: isStore ? KP_STORE : KP_LOAD, call.at, call.length, call.value)
+  }
+
+  func reach(_ call: VerifyCall) -> [KernelProcess.AddressPair]? {
+    let (end, overflow) = call.at.addingReportingOverflow(call.length)
+    if overflow || !isKnown(call) { return nil }
+    return call.at >= Address.spaceEnd || call.at < 4096
+      ? [] : [KernelProcess.AddressPair(start: call.at, end: end)]
+  }
+
+  func near(_ call: VerifyCall) -> [NearPlace] { [] }
+
+  func perform(_ call: VerifyCall, on space: AddressSpace) -> VerifyOutcome {
+    do throws(AccessFault) {
+      var value: UInt64 = 0
+      switch (isStore, call.length) {
+      case (false, 1): value = UInt64(try space.load(UInt8.self, at: call.at))
+      case (false, 2): value = UInt64(try space.load(UInt16.self, at: call.at))
+      case (false, 4): value = UInt64(try space.load(UInt32.self, at: call.at))
+      case (false, _): value = try space.load(UInt64.self, at: call.at)
+      case (true, 1): try space.store(UInt8(truncatingIfNeeded: call.value), at: call.at)
+      case (true, 2): try space.store(UInt16(truncatingIfNeeded: call.value), at: call.at)
+      case (true, 4): try space.store(UInt32(truncatingIfNeeded: call.value), at: call.at)
+      default: try space.store(call.value, at: call.at)
+      }
+      return VerifyOutcome(result: Int64(bitPattern: value))
+    } catch {
+      let code: Int32 =
+        switch error.reason {
+        case .notMapped: 1
+        case .notPermitted: 2
+        case .notCanonical: 128
+        case .noPage: 2
+        case .outOfMemory: -1
+        }
+      return VerifyOutcome(
+        signal: error.reason == .noPage ? SIGBUS : SIGSEGV, code: code, faultAddress: error.address)
+    }
+  }
+
+  // MARK: coverage
+
+  func shapedRange(_ call: VerifyCall) -> KernelProcess.AddressPair? { nil }
+
+  var required: [Coverage.Requirement] {
+    let name = kind.rawValue
+    return [
+      .init(name, "ok", 100), .init(name, "SEGV_MAPERR", 20), .init(name, "SEGV_ACCERR", 20),
+      .init(name, "SI_KERNEL", 1),
+    ]
+  }
+}

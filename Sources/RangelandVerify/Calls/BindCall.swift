@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// mbind: `protection` is the mode, `value` the nodes, `flags` the flags.
+
+import CKernelProtocol
+import Rangeland
+import SystemPackage
+
+struct BindCall: CallDefinition {
+  var fields: [CallField] {
+    [CallField("mode", \.protection), CallField("nodes", \.value), CallField("flags", \.flags)]
+  }
+
+  /// Nodes that a kernel has no bits for are refused, and how many it has bits for is its own matter.
+  func isKnown(_ call: VerifyCall) -> Bool { call.value < 4 }
+
+  // MARK: made up
+
+  var weight: UInt64 { 5 }
+  var edgeWeight: UInt64 { 1 }
+
+  func ordinary(_ generator: inout ScriptGenerator, _ subject: any VerifySubject) -> VerifyCall {
+    let (window, offset) = generator.place(subject)
+    let length = generator.length(subject, window, offset)
+    let (mode, nodes): (UInt64, UInt64) = generator.random.pick([
+      (0, 0), (0, 0), (2, 1), (2, 3), (3, 1), (1, 1), (1, 0), (4, 0), (5, 1), (0x8002, 1),
+      (0x8002, 3), (0x4003, 2),
+    ])
+    // Which pages of shared memory the kernel has mapped ahead of an access only it knows, and strictness asks.
+    let asksPages = nodes & 1 == 0 && mode != 0
+    return VerifyCall(
+      .mbind, VerifyAddress(window, offset), length, protection: mode,
+      flags: asksPages
+        ? generator.random.pick([0, 2, 3]) : generator.random.pick([0, 0, 1, 2, 3]),
+      value: nodes)
+  }
+
+  func edge(_ generator: inout ScriptGenerator) -> VerifyCall {
+    let (address, length) = generator.edgeRange()
+    return VerifyCall(
+      .mbind, address, length,
+      protection: generator.random.pick([0, 1, 2, 4, 7, 0xc002, 0x2002, 0x2003, 1 << 31]),
+      flags: generator.random.pick([0, 0, 4, 8]), value: generator.random.pick([0, 1, 2]))
+  }
+
+  // MARK: on both sides
+
+  func request(_ call: VerifyCall) -> KernelRequest {
+    var request = KernelRequest(
+      KP_SYS_mbind, call.at, call.length, call.protection, 0, 65, call.flags)
+    request.bufferArgument = 3
+    request.buffer = withUnsafeBytes(of: call.value) { [UInt8]($0) }
+    return request
+  }
+
+  func reach(_ call: VerifyCall) -> [KernelProcess.AddressPair]? { call.reachUpToItsEnd }
+
+  func perform(_ call: VerifyCall, on space: AddressSpace) -> VerifyOutcome {
+    outcome { () throws(Errno) in
+      try space.bind(
+        LinuxArguments(call.at, call.length, call.protection, 0, 65, call.flags)
+      ) { call.value }
+    }
+  }
+
+  // MARK: coverage
+
+  func changedRange(
+    _ call: VerifyCall, _ outcome: VerifyOutcome
+  ) -> KernelProcess.AddressPair? { call.pages }
+
+  var required: [Coverage.Requirement] {
+    Coverage.shapes.map { shape in
+      .init("mbind", shape == "hole" ? "EFAULT" : "ok", before: shape, shape == "gaps" ? 1 : 3)
+    } + [.init("mbind", "EINVAL", 2), .init("mbind", "EFAULT", before: "gaps", 2)]
+      + Coverage.joints.map { .init("mbind", "ok", joined: $0, 1) }
+  }
+}
+
+/// get_mempolicy of an address: the mode.
+struct PolicyCall: CallDefinition {
+  var fields: [CallField] { [] }
+
+  func isKnown(_ call: VerifyCall) -> Bool { true }
+
+  // MARK: made up
+
+  var weight: UInt64 { 2 }
+  var edgeWeight: UInt64 { 1 }
+  var needs: [VerifyCall.Kind] { [.mmap, .mbind] }
+
+  func ordinary(_ generator: inout ScriptGenerator, _ subject: any VerifySubject) -> VerifyCall {
+    let (window, offset) = generator.place(subject)
+    return VerifyCall(
+      .get_mempolicy, VerifyAddress(window, offset &+ generator.random.below(4096)), 0)
+  }
+
+  func edge(_ generator: inout ScriptGenerator) -> VerifyCall {
+    VerifyCall(.get_mempolicy, generator.edgeRange().0, 0)
+  }
+
+  // MARK: on both sides
+
+  /// MPOL_F_ADDR.
+  func request(_ call: VerifyCall) -> KernelRequest {
+    var request = KernelRequest(KP_SYS_get_mempolicy, 0, 0, 0, call.at, 2)
+    request.bufferArgument = 0
+    request.comparedBytes = 4
+    return request
+  }
+
+  /// What is outside the windows has no policy, on both sides, but is not everywhere mapped on both.
+  func reach(_ call: VerifyCall) -> [KernelProcess.AddressPair]? {
+    if call.at >= Address.spaceEnd { return [] }
+    return [KernelProcess.AddressPair(start: call.at, end: call.at + 1)]
+  }
+
+  func near(_ call: VerifyCall) -> [NearPlace] { [] }
+
+  func perform(_ call: VerifyCall, on space: AddressSpace) -> VerifyOutcome {
+    do throws(Errno) {
+      let policy = try space.policy(at: call.at)
+      var outcome = VerifyOutcome.success
+      outcome.output = withUnsafeBytes(of: policy.mode.rawValue | policy.flags.rawValue) {
+        [UInt8]($0)
+      }
+      return outcome
+    } catch {
+      return VerifyOutcome(error)
+    }
+  }
+
+  // MARK: coverage
+
+  func shapedRange(_ call: VerifyCall) -> KernelProcess.AddressPair? { nil }
+
+  var required: [Coverage.Requirement] {
+    [.init("get_mempolicy", "ok", 50), .init("get_mempolicy", "EFAULT", 20)]
+  }
+}

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The kinds of calls: the one list of them. A new kind is two lines here and a file beside this one.
+//
+// Both lists are sorted by name, so that calls that are added at the same time meet in few lines.
+
+extension VerifyCall {
+  /// A system call, or an access to memory.
+  public enum Kind: String, CaseIterable, Sendable {
+    case get_mempolicy
+    case load
+    case madvise
+    case mbind
+    case mincore
+    case mmap
+    case mprotect
+    case munmap
+    case store
+
+    /// Everything that is to be known about calls of this kind.
+    var definition: any CallDefinition {
+      switch self {
+      case .get_mempolicy: PolicyCall()
+      case .load: AccessCall(isStore: false)
+      case .madvise: AdviseCall()
+      case .mbind: BindCall()
+      case .mincore: ResidencyCall()
+      case .mmap: MapCall()
+      case .mprotect: ProtectCall()
+      case .munmap: UnmapCall()
+      case .store: AccessCall(isStore: true)
+      }
+    }
+  }
+}

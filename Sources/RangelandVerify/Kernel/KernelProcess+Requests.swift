@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the helper is asked for: calls, listings, pages, empty windows.
+
+import CKernelProtocol
+
+extension KernelProcess {
+  private func post(_ operation: Int, _ first: UInt64 = 0, _ second: UInt64 = 0) {
+    var request = KernelRequest(operation: operation)
+    request.arguments[0] = first
+    request.arguments[1] = second
+    post(request, near: [])
+  }
+
+  private func post(_ request: KernelRequest, near: [NearPlace]) {
+    channel.pointee.operation = UInt64(request.operation)
+    channel.pointee.number = UInt64(request.number)
+    withUnsafeMutableBytes(of: &channel.pointee.arguments) { arguments in
+      for i in 0..<6 {
+        arguments.storeBytes(of: request.arguments[i], toByteOffset: i * 8, as: UInt64.self)
+      }
+    }
+    channel.pointee.buffer_argument = request.bufferArgument
+    if !request.buffer.isEmpty {
+      precondition(request.buffer.count <= Int(KP_BUFFER), "a call's buffer is too long")
+      request.buffer.withUnsafeBytes {
+        kp_buffer(channel).copyMemory(from: $0.baseAddress!, byteCount: $0.count)
+      }
+    }
+    precondition(near.count <= Int(KP_PLACES), "a call has too many places")
+    channel.pointee.place_count = UInt32(near.count)
+    withUnsafeMutableBytes(of: &channel.pointee.places) { places in
+      for (i, place) in near.enumerated() {
+        places.storeBytes(
+          of: kp_place(
+            address: place.address, length: place.length,
+            follows_result: place.followsResult ? 1 : 0),
+          toByteOffset: i * MemoryLayout<kp_place>.stride, as: kp_place.self)
+      }
+    }
+    sequence &+= 1
+    kp_signal(&channel.pointee.request, sequence)
+  }
+
+  private func finish() throws(VerifyError) {
+    var tries = 0
+    let before = sequence &- 1
+    while kp_wait(&channel.pointee.reply, before, 100) == before {
+      tries += 1
+      if Self.hasEnded(process) { throw VerifyError("the kernel helper has died") }
+      if tries > 300 { throw VerifyError("the kernel helper has not answered for 30 s") }
+    }
+  }
+
+  // MARK: calls
+
+  /// The same call with absolute addresses.
+  func resolve(_ call: VerifyCall) -> VerifyCall {
+    var call = call
+    call.address = VerifyAddress(nil, resolve(call.address))
+    call.target = VerifyAddress(nil, resolve(call.target))
+    return call
+  }
+
+  private func resolve(_ address: VerifyAddress) -> UInt64 {
+    guard let window = address.window else { return address.offset }
+    return windows[window.rawValue].start &+ address.offset
+  }
+
+  /// Whether a call stays inside the windows, whatever becomes of it.
+  func isHarmless(_ call: VerifyCall) -> Bool {
+    let call = resolve(call)
+    guard let reach = call.kind.definition.reach(call) else { return false }
+    return reach.allSatisfy(isInWindow)
+  }
+
+  /// Whether a range lies in one window.
+  func isInWindow(_ range: AddressPair) -> Bool {
+    windows.contains { $0.start <= range.start && range.end <= $0.end }
+  }
+
+  /// Lets the helper begin with a call, whose addresses are absolute; `outcome` waits for it. One that reaches
+  /// beyond the windows is refused.
+  func begin(_ call: VerifyCall) throws(VerifyError) {
+    if !isHarmless(call) {
+      throw VerifyError("'\(call)' reaches beyond the windows: it was not performed")
+    }
+    let definition = call.kind.definition
+    post(definition.request(call), near: definition.near(call))
+  }
+
+  /// The kernel's answer to the call that was begun.
+  func outcome(_ call: VerifyCall) throws(VerifyError) -> VerifyOutcome {
+    try finish()
+    // Field by field: the channel is large.
+    if channel.pointee.signal != 0 {
+      return VerifyOutcome(
+        signal: channel.pointee.signal, code: channel.pointee.code,
+        faultAddress: channel.pointee.fault_address)
+    }
+    var outcome = VerifyOutcome(result: channel.pointee.result)
+    let compared = call.kind.definition.request(call).comparedBytes
+    if compared > 0 && outcome.result >= 0 {
+      outcome.output = [UInt8](UnsafeRawBufferPointer(start: kp_buffer(channel), count: compared))
+    }
+    return outcome
+  }
+
+  /// The ranges in which mappings are compared after a call; those outside the windows are left out.
+  func near(_ call: VerifyCall, _ outcome: VerifyOutcome) -> [AddressPair] {
+    call.kind.definition.near(call).compactMap { place in
+      var range = kp_window()
+      var place = kp_place(
+        address: place.address, length: place.length,
+        follows_result: place.followsResult ? 1 : 0)
+      let found = kp_near(&channel.pointee.windows.0, &place, outcome.result, &range)
+      return found != 0 ? AddressPair(start: range.start, end: range.end) : nil
+    }
+  }
+
+  // MARK: listings
+
+  /// The mappings that came with the last answer.
+  var listed: [VerifyMapping] {
+    UnsafeBufferPointer(start: kp_mappings(channel), count: Int(channel.pointee.mapping_count)).map
+    {
+      VerifyMapping(
+        start: $0.start, end: $0.end, protection: $0.protection, isShared: $0.shared != 0,
+        offset: $0.offset)
+    }
+  }
+
+  /// All mappings of a window.
+  func mappings(_ window: AddressPair) throws(VerifyError) -> [VerifyMapping] {
+    post(KP_LIST, window.start, window.end)
+    try finish()
+    return listed
+  }
+
+  /// Calls `body` for each page of a window that is mapped: whether it is shared, and the hash of its content
+  /// when it is resident.
+  func forEachPage(
+    _ window: AddressPair, _ body: (UInt64, _ isShared: Bool, _ hash: UInt64?) -> Void
+  ) throws(VerifyError) {
+    post(KP_PAGES, window.start, window.end)
+    try finish()
+    if channel.pointee.result < 0 {
+      throw VerifyError("pages cannot be read: errno \(-channel.pointee.result)")
+    }
+    let pages = UnsafeBufferPointer(
+      start: kp_pages(channel), count: Int(channel.pointee.page_count))
+    for (i, page) in pages.enumerated() where page.state != UInt32(KP_UNMAPPED) {
+      body(
+        window.start + UInt64(i) * 4096, page.shared != 0,
+        page.state == UInt32(KP_RESIDENT) ? page.hash : nil)
+    }
+  }
+
+  /// Empties the windows, and checks that the last script left nothing outside them.
+  func reset() throws(VerifyError) {
+    post(KP_RESET)
+    try finish()
+    let count = channel.pointee.result
+    if count < 0 || (outside ?? count) != count {
+      throw VerifyError(
+        "a script changed the helper's own mappings (\(count), not \(outside ?? 0))")
+    }
+    outside = count
+    baseline = try absoluteSizes()
+  }
+}

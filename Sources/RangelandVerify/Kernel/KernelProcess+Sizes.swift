@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the kernel counts, from /proc/pid/status.
+
+import Glibc
+
+extension KernelProcess {
+  /// The sizes of the windows' mappings.
+  func sizes() throws(VerifyError) -> VerifySizes {
+    var now = try absoluteSizes()
+    now.virtual -= baseline.virtual
+    now.data -= baseline.data
+    now.executable -= baseline.executable
+    now.residentAnonymous -= baseline.residentAnonymous
+    return now
+  }
+
+  func absoluteSizes() throws(VerifyError) -> VerifySizes {
+    let descriptor = open("/proc/\(process)/status", O_RDONLY | O_CLOEXEC)
+    if descriptor < 0 { throw VerifyError("/proc/\(process)/status cannot be read") }
+    defer { close(descriptor) }
+    return withUnsafeTemporaryAllocation(byteCount: 8192, alignment: 8) { buffer in
+      let count = read(descriptor, buffer.baseAddress!, 8192)
+      var result = VerifySizes()
+      for line in UnsafeRawBufferPointer(rebasing: buffer[..<max(0, count)]).split(separator: 10) {
+        func pages(_ name: StaticString) -> Int? {
+          let isIt = name.withUTF8Buffer { line.starts(with: $0) }
+          guard isIt else { return nil }
+          var kilobytes = 0
+          for digit in line where digit >= 48 && digit <= 57 {
+            kilobytes = kilobytes * 10 + Int(digit - 48)
+          }
+          return kilobytes / 4
+        }
+        if let n = pages("VmSize:") { result.virtual = n }
+        if let n = pages("VmData:") { result.data = n }
+        if let n = pages("VmExe:") { result.executable += n }
+        if let n = pages("VmLib:") { result.executable += n }
+        if let n = pages("RssAnon:") { result.residentAnonymous = n }
+      }
+      return result
+    }
+  }
+}

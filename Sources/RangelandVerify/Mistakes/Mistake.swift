@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The judge is judged: semantic mistakes that an address space could make, each of which it has to find.
+//
+// They are made here, between the judge and a correct space, so that the normal build has no trace of
+// them. Each family of calls has a file of its own.
+
+/// A planted mistake.
+struct Mistake: Sendable, CustomStringConvertible {
+  var name: String
+  /// Random operations within which it is found.
+  var foundWithin = 40_000
+  /// Threads that it takes.
+  var threads = 1
+  /// The space seen through the mistake.
+  var make: @Sendable (SpaceSubject) -> any VerifySubject
+
+  var description: String { name }
+
+  /// All of them.
+  static let all: [Mistake] =
+    AccessMistake.all + AdviseMistake.all + ListingMistake.all + MapMistake.all
+    + PolicyMistake.all + ProtectMistake.all + ResidencyMistake.all
+    + TogetherMistake.all.map { $0.withThreads(8) } + UnmapMistake.all
+
+  private func withThreads(_ threads: Int) -> Mistake {
+    var mistake = self
+    mistake.threads = threads
+    return mistake
+  }
+}
+
+/// The mistakes of a family of calls, and the class that makes them.
+protocol MistakeFamily: CaseIterable, RawRepresentable<String>, Sendable {
+  func make(_ inner: SpaceSubject) -> any VerifySubject
+}
+
+extension MistakeFamily {
+  static var all: [Mistake] {
+    allCases.map { mistake in Mistake(name: mistake.rawValue) { mistake.make($0) } }
+  }
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Scripts of several threads whose answers are determined: each thread works in its parts of the windows.
+//
+// A script is run one call after the other first, on the kernel and on a space, and compared as any other. Then
+// its threads run at the same time on a new space, where every answer, the mappings near each call and in the
+// end everything has to be what it was before.
+
+import Synchronization
+
+extension Judge {
+  /// Runs the threads of a script, which has been run one call after the other, at the same time.
+  func runTogether(
+    _ script: ScriptRun, _ parts: ThreadParts
+  ) throws(VerifyError) -> VerifyDifference? {
+    guard let final = script.final else { return nil }
+    let subject = try makeSubject()
+    let shared = SharedSubject(subject: subject)
+    var perThread: [[RecordedAnswer]] = Array(repeating: [], count: parts.areas.count)
+    for answer in script.answers { perThread[answer.call.thread].append(answer) }
+    let scripts = perThread
+    let found = FoundDifference()
+    try RangelandVerify.runTogether(scripts.count) { thread in
+      for answer in scripts[thread] {
+        if found.isFound { return }
+        if let difference = shared.differs(answer) {
+          found.report(difference)
+          return
+        }
+      }
+    }
+    if let difference = found.first { return difference }
+    let last = script.calls.count - 1
+    let state = RecordedState(subject, windows: kernel.windows, asIn: final)
+    return final.difference(state, last) ?? leftover(subject, last)
+  }
+
+  /// A script of several threads: one call after the other, then `times` times at the same time.
+  func run(
+    _ calls: [VerifyCall], _ parts: ThreadParts, times: Int, interval: Int
+  ) throws(VerifyError) -> ScriptRun {
+    var run = try self.run(calls, interval: interval, parts: parts)
+    var left = times
+    while run.difference == nil && left > 0 {
+      left -= 1
+      run.difference = try runTogether(run, parts)
+    }
+    return run
+  }
+
+  /// A shorter script of several threads that differs when they run at the same time. Each piece is tried
+  /// often, because a difference shows only when the threads meet.
+  ///
+  /// - Returns: `nil` when the script does not differ again.
+  func shrink(
+    _ script: [VerifyCall], _ parts: ThreadParts, limit: Int = 150, times: Int = 40
+  ) throws(VerifyError) -> (calls: [VerifyCall], difference: VerifyDifference)? {
+    var runs = 0
+    func differing(
+      _ calls: [VerifyCall]
+    ) throws(VerifyError) -> (calls: [VerifyCall], difference: VerifyDifference)? {
+      runs += 1
+      let run = try self.run(calls, parts, times: times, interval: .max)
+      return run.difference.map { (calls, $0) }
+    }
+    guard var best = try differing(script) else { return nil }
+    var size = max(1, best.calls.count / 2)
+    while runs < limit {
+      var removed = false
+      var end = best.calls.count
+      while end > 0 && runs < limit {
+        let start = max(0, end - size)
+        var shorter = best.calls
+        shorter.removeSubrange(start..<end)
+        if !shorter.isEmpty, let found = try differing(shorter) {
+          best = found
+          removed = true
+        }
+        end = min(start, best.calls.count)
+      }
+      if size == 1 && !removed { break }
+      if !removed { size = max(1, size / 2) }
+    }
+    return best
+  }
+}
+
+/// A subject that threads use at the same time: its calls and listings may be made from any.
+private struct SharedSubject: @unchecked Sendable {
+  let subject: any VerifySubject
+
+  func differs(_ answer: RecordedAnswer) -> VerifyDifference? {
+    let got = subject.perform(answer.call)
+    if got != answer.outcome {
+      return VerifyDifference(
+        index: answer.index, what: "together: result", kernel: "\(answer.outcome)",
+        subject: "\(got)")
+    }
+    if answer.near.isEmpty { return nil }
+    let mappings = answer.near.flatMap { subject.mappings($0.start, $0.end) }
+    if mappings == answer.mappings { return nil }
+    return VerifyDifference(
+      index: answer.index, what: "together: mappings near the call",
+      kernel: list(answer.mappings), subject: list(mappings))
+  }
+}
+
+/// The first difference that a thread found.
+private final class FoundDifference: Sendable {
+  private let difference = Mutex<VerifyDifference?>(nil)
+  private let hasOne = Atomic<Bool>(false)
+
+  var isFound: Bool { hasOne.load(ordering: .relaxed) }
+
+  var first: VerifyDifference? { difference.withLock { $0 } }
+
+  func report(_ new: VerifyDifference) {
+    difference.withLock { if $0 == nil { $0 = new } }
+    hasOne.store(true, ordering: .relaxed)
+  }
+}

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Long queues: what a waiting request costs in memory, and that each release lets go one.
+
+import CRangeland
+import RangelandTestSupport
+import Testing
+
+@testable import RangeLocks
+
+extension LockTests {
+  @Suite struct QueueTests {
+    @Test(arguments: [KeyRange(3...9), KeyRange(12...20), KeyRange(12...40), .all])
+    func `A queue of writers takes two blocks a writer at most, and is served in order`(
+      _ range: KeyRange
+    ) {
+      let count = 200
+      withWatchdog(seconds: 120, "a queue of \(count) writers of \(range)") {
+        let lock = makeLock(.init(granuleShift: 4))
+        let before = testPool.blocksInUse
+        let held = Held(lock.lock(over: range, .write))
+        let journal = Journal()
+        var threads: [TestThread] = []
+        for place in 0..<count {
+          threads.append(
+            TestThread {
+              let hold = lock.lock(over: range, .write)
+              journal.note("\(place)")
+              hold.release()
+            })
+          // One after the other, so that their order is known.
+          waitUntil { lock.waiterCount == place + 1 }
+        }
+        // The hold, taken over from whole-lock mode, has one block of its own.
+        #expect(testPool.blocksInUse - before <= 1 + 2 * count)
+        held.release()
+        for thread in threads { thread.join() }
+        #expect(journal.all == (0..<count).map(String.init))
+        #expect(testPool.blocksInUse == before)
+      }
+    }
+
+    @Test func `Many readers wait for one writer and one writer for many readers`() {
+      let count = 100
+      withWatchdog(seconds: 120, "\(count) readers") {
+        let lock = makeLock(.init(granuleShift: 4, usesWholeLockMode: false))
+        let before = testPool.blocksInUse
+        let first = Held(lock.lock(over: KeyRange(0...1000), .write))
+        let held = (0..<count).map { _ in TestThread { lock.lock(over: .all, .read).release() } }
+        waitUntil { lock.waiterCount == count }
+        first.release()
+        for thread in held { thread.join() }
+        let readers = (0..<count).map {
+          Held(lock.lock(over: KeyRange(UInt64($0)...UInt64($0 * 7)), .read))
+        }
+        let journal = Journal()
+        let writer = TestThread {
+          let hold = lock.lock(over: KeyRange(0...2000), .write)
+          journal.note("writer")
+          hold.release()
+        }
+        waitUntil { lock.waiterCount == 1 }
+        var random = SeededRandom(for: "readers that leave")
+        for reader in readers.shuffled(using: &random) {
+          #expect(journal.all.isEmpty, "SEED=\(random.seed)")
+          reader.release()
+        }
+        writer.join()
+        #expect(testPool.blocksInUse == before)
+      }
+    }
+  }
+}
