@@ -38,7 +38,7 @@ struct ConcurrentVerificationTests {
       Issue.record("\(difference)\n\(report.scriptText)")
     }
     #expect(report.operations == 8000)
-    #expect(report.succeeded * 100 >= report.operations * 60)
+    #expect(report.succeeded * 100 >= report.operations * 50)
   }
 
   /// Found, made shorter, and nothing without the mistake. How often a script must run until the threads meet
@@ -61,13 +61,16 @@ struct ConcurrentVerificationTests {
     print("\(mistake): \(report.operations) operations, \(report.script.count) calls are enough")
     verification.mistake = nil
     let without = try verification.run(script: report.scriptText)
-    #expect(without.difference == nil)
+    if let difference = without.difference {
+      Issue.record("without the mistake: \(difference)\n\(without.scriptText)")
+    }
     #expect(without.threads == mistake.threads)
   }
 
   @Test(arguments: [
     "threads 2\n@1 munmap high+0x0 0x1000", "threads 2\n@2 munmap high+0x0 0x1000",
     "threads 65\nmunmap high+0x0 0x1000", "threads 0\nmunmap high+0x0 0x1000",
+    "threads 2\nmmap low+0x1000 0x1000 prot=3 flags=0x32\nmmap low+0x1000 0x1000 prot=3 flags=0x22",
     "@x munmap high+0x0 0x1000", "@64 munmap high+0x0 0x1000",
   ])
   func `a script whose threads leave their parts is refused`(_ text: String) {
@@ -82,9 +85,9 @@ struct ConcurrentVerificationTests {
     var generator = ScriptGenerator(
       seed: 7, windows: kernel.windows, thread: 5, areas: parts.areas[5])
     for _ in 0..<500 {
-      let call = generator.next(subject, kernel)
+      let call = generator.next(subject)
       #expect(call.thread == 5)
-      #expect(parts.contain(kernel.resolve(call)))
+      #expect(parts.contain(kernel.windows.resolve(call)))
       #expect(try VerifyCall(line: call.description) == call)
     }
   }

@@ -79,13 +79,14 @@ struct VerificationTests {
     let subject = try SpaceSubject(
       windows: kernel.windows, policy: .ranged, memory: try PhysicalMemory())
     for _ in 0..<500 {
-      let call = generator.next(subject, kernel)
+      let call = generator.next(subject)
       #expect(try VerifyCall(line: call.description) == call)
     }
   }
 
   @Test(arguments: [
-    "mmap high+0x0", "fork 0x0 0x0", "mmap high+0x0 0x1000 prot=9 flags=0x22", "load high+0x0 3",
+    "mmap high+0x0", "fork 0x0 0x0", "mmap high+0x0 0x1000 prot=9 flags=0x200000022",
+    "load high+0x0 3",
     "madvise high+0x0 0x1000 advice=8", "munmap middle+0x0 0x1000",
     "mmap 0x0 0x1000 prot=1 flags=0x2",
   ])

@@ -20,7 +20,9 @@ extension RangeLock {
     /// How often the lock went into or out of whole-lock mode.
     public var modeSwitches: UInt64
     /// How often a request that waited was put behind one that came later: waiting readers that a hold passes which
-    /// becomes a writer (`RangeHold.upgrade`), counted one by one. First come, first served allows for no other.
+    /// becomes a writer (`RangeHold.upgrade`), counted one by one, which is all that first come, first served allows
+    /// for; and in the throughput setting every waiter that a request passes, as it counts towards the bound of
+    /// `Fairness.throughput`.
     public var overtakings: UInt64
   }
 

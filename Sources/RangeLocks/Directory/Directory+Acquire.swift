@@ -153,7 +153,7 @@ extension Directory {
   /// With `mayWait` false the outcome is never `.queued` and an unsuccessful request changes nothing.
   @inline(never)
   func acquireSlow(
-    _ range: KeyRange, _ mode: LockMode, _ entry: EntryRef, mayWait: Bool
+    _ range: KeyRange, _ mode: LockMode, _ entry: EntryRef, mayWait: Bool, mayBePassed: Bool = true
   ) -> Outcome {
     let level = level(of: range)
     markInUse(level)
@@ -195,7 +195,8 @@ extension Directory {
     if examination.isOver {
       // Our counts are up, and nobody has been asked yet: see "Stamps" in docs/range-lock.md.
       entry.waiting.pointee.stamp = nextStamp()
-      entry.pointer.pointee.state.store(Entry.stamped | 1, ordering: .relaxed)
+      let passes = mayBePassed ? 0 : Self.unpassable
+      entry.pointer.pointee.state.store(Entry.stamped | passes | 1, ordering: .relaxed)
       examination = Examination(self, entry, .queue)
       examineAll(latched, level, homes, &examination)
       if !examination.isOver {

@@ -46,7 +46,21 @@ extension Directory {
       if waiter.pointer.pointee.state.load(ordering: .relaxed) & Entry.cancelled != 0 {
         return waiter.drop(pool)
       }
-      if queueAgain(waiter) || waiter.grant(pool) { return }
+      if queueAgain(waiter) { return }
+      if header.pointee.mostPasses != 0, let isInvited = waiter.invite(header.pointee.mostPasses) {
+        if isInvited { return }
+      } else if waiter.grant(pool) {
+        return
+      }
+    }
+  }
+
+  /// The waiting thread takes its invitation: looks by itself who is in front now; true if nobody is and it is granted.
+  func takeInvitation(_ waiter: EntryRef) -> Bool {
+    waiter.acceptInvitation()
+    while true {
+      if queueAgain(waiter) { return false }
+      if waiter.grant(pool) { return true }
     }
   }
 

@@ -17,20 +17,20 @@ extension Directory {
     _ range: KeyRange, _ mode: LockMode, _ cache: UnsafeMutablePointer<NodeCache>
   ) -> EntryRef? {
     let granule = Self.granule(range.first, header.pointee.granuleShift)
-    guard Self.granule(range.last, header.pointee.granuleShift) == granule,
-      let block = cache.pointee.head, cache.pointee.isNoSampleDue
-    else { return nil }
+    if Self.granule(range.last, header.pointee.granuleShift) != granule { return nil }
+    let shard = shard(0, index: Self.shardIndex(granule))
+    // A plain look first: there are none, nearly always.
+    if mode == .read, shard.readers.pointee.slot.load(ordering: .relaxed) != 0 {
+      if !cache.pointee.isNoSampleDue { return acquireStripeSampling(range, shard, cache) }
+      if let stripe = enterStripe(range, shard, thread: Int(thread(cache))) {
+        cache.pointee.counts &+= NodeCache.oneRequest
+        return stripe
+      }
+    }
+    guard let block = cache.pointee.head, cache.pointee.isNoSampleDue else { return nil }
     #if RANGELAND_CHECKS
       if NodePool.isToRefuse() { return nil }
     #endif
-    let shard = shard(0, index: Self.shardIndex(granule))
-    // A plain look first: there are none, nearly always.
-    if mode == .read, shard.readers.pointee.slot.load(ordering: .relaxed) != 0,
-      let stripe = enterStripe(range, shard, thread: Int(thread(cache)))
-    {
-      cache.pointee.counts &+= NodeCache.oneRequest
-      return stripe
-    }
     let entry = EntryRef(block)
     // Publishes; see `ShardRef.lock`.
     if !shard.tryLockEmpty() { return acquireNarrowBeside(range, mode, cache, shard) }
@@ -48,6 +48,16 @@ extension Directory {
     shard.checkInvariants(pending: 0)
     if shard.unlockHasSleepers(removing: 0) { return wake(shard, entry) }
     return entry
+  }
+
+  /// Enters a stripe after a sample: the general way would write the shard's line, which the readers share.
+  @inline(never)
+  private func acquireStripeSampling(
+    _ range: KeyRange, _ shard: ShardRef, _ cache: UnsafeMutablePointer<NodeCache>
+  ) -> EntryRef? {
+    cache.pointee.counts &+= NodeCache.oneRequest
+    sample()
+    return enterStripe(range, shard, thread: Int(thread(cache)))
   }
 
   /// The same where the shard has entries.
@@ -87,7 +97,11 @@ extension Directory {
       coarser &>>= 1
       level &+= 1
     }
-    if shard.tree.pointee.hasConflict(range, mode) { return giveUpNarrow(entry, shard) }
+    if shard.tree.pointee.hasConflict(range, mode),
+      header.pointee.mostPasses == 0 || !passWaiters(shard, range, mode)
+    {
+      return giveUpNarrow(entry, shard)
+    }
     if mode == .read { noteMeeting(range, shard) }
     entry.initializeNarrow(range, mode, shard, thread(cache))
     shard.tree.pointee.insert(entry.link0, entry)
@@ -160,6 +174,7 @@ extension Directory {
   private func releaseGeneral(_ entry: EntryRef) {
     if !WholeWord.isOpen(header.pointee.word.load(ordering: .acquiring)) { awaitSwitch() }
     if isObserved { tellReleased(entry) }
+    // Not before: the entry of a hold of whole-lock mode gets its shape when it is taken over.
     if entry.pointer.pointee.shape == 0 { return leaveStripe(entry) }
     release(entry)
   }

@@ -63,10 +63,11 @@ extension Directory {
     var old = entry.pointer.pointee.state.load(ordering: .acquiring)
     while true {
       if old & Entry.countMask == 0 { return false }
-      // A token of our own: whoever finds the entry on a stack must not recycle while we still unlink.
-      // Acquires like a grant would when it loses to one.
+      // A token of our own: whoever finds the entry on a stack must not recycle while we still unlink. If it is invited
+      // it is on none. Acquires like a grant would when it loses to one.
+      let token: UInt32 = old & Entry.invited == 0 ? 1 : 0
       let result = entry.pointer.pointee.state.compareExchange(
-        expected: old, desired: (old + 1) | Entry.cancelled, successOrdering: .relaxed,
+        expected: old, desired: (old + token) | Entry.cancelled, successOrdering: .relaxed,
         failureOrdering: .acquiring)
       if result.exchanged { break }
       old = result.original

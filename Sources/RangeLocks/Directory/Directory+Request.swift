@@ -43,12 +43,12 @@ extension Directory {
     }
   }
 
-  /// Asks for `range` without waiting for the grant; the outcomes are those of `acquireSlow`, never `.moved`.
+  /// Asks for `range` without waiting for the grant, for a task; the outcomes are those of `acquireSlow`, never `.moved`.
   func ask(_ range: KeyRange, _ mode: LockMode, _ entry: EntryRef) -> Outcome {
     countRequest()
     while true {
       if settle(range, mode, entry) { return .granted }
-      let outcome = acquireSlow(range, mode, entry, mayWait: true)
+      let outcome = acquireSlow(range, mode, entry, mayWait: true, mayBePassed: false)
       if outcome != .moved { return outcome }
     }
   }

@@ -20,14 +20,20 @@ extension Directory {
     let state = entry.pointer
     var polls = 0
     while polls < Self.waitSpinLimit {
-      // Acquires the sections of all blockers from their drops.
-      if state.pointee.state.load(ordering: .acquiring) & Entry.countMask == 0 { return true }
+      // Acquires the sections of all blockers from who grants.
+      let now = state.pointee.state.load(ordering: .acquiring)
+      if now & Entry.countMask == 0 { return true }
+      if now & Entry.invited != 0, takeInvitation(entry) { return true }
       rl_cpu_relax()
       polls += 1
     }
     while true {
       let old = state.pointee.state.bitwiseOr(Entry.parked, ordering: .acquiring).oldValue
       if old & Entry.countMask == 0 { return true }
+      if old & Entry.invited != 0 {
+        if takeInvitation(entry) { return true }
+        continue
+      }
       counters.add(.parks)
       let error = rl_futex_wait(entry.stateAddress, old | Entry.parked, deadline)
       if error == -ETIMEDOUT { return !cancel(entry) }

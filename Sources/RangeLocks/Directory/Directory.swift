@@ -26,6 +26,8 @@ struct DirectoryHeader: ~Copyable {
   var granuleShift: Int
   /// The level of one granule with all keys.
   var topLevel: Int
+  /// How many conflicting requests may pass one that waits; 0: none, first come, first served.
+  var mostPasses: UInt32
   @usableFromInline var pool: NodePool
 }
 
@@ -42,7 +44,7 @@ struct Directory: @unchecked Sendable {
   static let fixedBlocks = 4 + CounterStripes.count
 
   /// Makes an empty directory; the lowest granule has `1 << granuleShift` keys.
-  init(granuleShift: Int, entersWholeMode: Bool, pool: NodePool) {
+  init(granuleShift: Int, entersWholeMode: Bool, mostPasses: UInt32, pool: NodePool) {
     let topLevel = (64 - granuleShift + Self.levelBits - 1) / Self.levelBits
     let bytes = Self.bytes(topLevel)
     guard let raw = rl_reserve(bytes) else {
@@ -51,6 +53,7 @@ struct Directory: @unchecked Sendable {
     self.raw = raw
     header.pointee.granuleShift = granuleShift
     header.pointee.topLevel = topLevel
+    header.pointee.mostPasses = mostPasses
     header.pointee.pool = pool
     modeSwitch.pointee.samplesNeeded = entersWholeMode ? ModeSwitch.fewestSamples : 0
     if !entersWholeMode { header.pointee.word.store(WholeWord.directory, ordering: .relaxed) }

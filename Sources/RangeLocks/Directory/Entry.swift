@@ -43,8 +43,14 @@ struct Entry: ~Copyable {
 
   var level: Int { Int(shape) &>> 2 }
 
-  /// Flags of `state` above the count.
+  /// Above the count: how often the request was passed, see `WaitPasses`.
+  static let passOne: UInt32 = 1 << 8
+  static let passMask: UInt32 = 0x7FFF << 8
+
+  /// Flags of `state`.
   ///
+  /// Nobody was in front, and nobody holds it on a stack: the waiting thread looks by itself.
+  static let invited: UInt32 = 1 << 23
   /// It waited, and has a stamp: who came later than another that waited. Changes only under all home latches.
   static let stamped: UInt32 = 1 << 25
   /// It stands for the readers in the stripes of a hot range.
@@ -64,7 +70,7 @@ struct Entry: ~Copyable {
   static let continuationOffset = 120
   /// Of `thread`: unless a task is suspended, the time since when it waits or holds is at `continuationOffset`.
   static let sinceBit: UInt16 = 1 << 15
-  static let countMask: UInt32 = standing - 1
+  static let countMask: UInt32 = passOne - 1
 }
 
 /// The second line of an entry's block.
@@ -144,10 +150,6 @@ struct EntryRef: Equatable, @unchecked Sendable {
   var link2: UnsafeMutablePointer<EntryLink> {
     tail.pointee.extra.unsafelyUnwrapped.assumingMemoryBound(to: EntryLink.self)
   }
-
-  /// Whether this is a stripe, which stands for the hold of a reader in it.
-  @inline(__always)
-  var isStripe: Bool { pointer.pointee.shape == 0 }
 
   /// Whether nothing is in front of the entry any more. Acquires the sections of all blockers.
   var isGranted: Bool { pointer.pointee.state.load(ordering: .acquiring) & Entry.countMask == 0 }
@@ -287,7 +289,7 @@ extension EntryRef {
     }
   }
 
-  /// Takes one off the count of a cancelled entry.
+  /// Takes one off the count of a cancelled entry that was on a stack.
   func drop(_ pool: NodePool) {
     // As `grant`.
     let old = pointer.pointee.state.wrappingSubtract(1, ordering: .acquiringAndReleasing).oldValue

@@ -55,7 +55,10 @@ struct Examination {
     }
     if tree.pointee.overlaps(watched) { sawWatched = true }
     switch purpose {
-    case .look: isOver = tree.pointee.hasConflict(range, mode)
+    case .look:
+      isOver =
+        tree.pointee.hasConflict(range, mode)
+        && (directory.header.pointee.mostPasses == 0 || !directory.passWaiters(shard, range, mode))
     case .queue:
       if let blocker = tree.pointee.lastBlocker(of: range, mode, entry.waiting.pointee.stamp) {
         blocker.push(entry)

@@ -99,6 +99,13 @@ extension Directory {
     (raw + nodeStride + 40).assumingMemoryBound(to: Atomic<UInt64>.self)
   }
 
+  /// Whether this is a stripe, which stands for the hold of a reader in it.
+  func isStripe(_ entry: EntryRef) -> Bool {
+    let stripes = raw + Self.stripesOffset(header.pointee.topLevel)
+    return entry.raw >= stripes
+      && entry.raw < stripes + Stripe.slotCount * Stripe.count * nodeStride
+  }
+
   // MARK: Readers
 
   /// Enters the caller's stripe of the shard if stripes are open for exactly `range`; nil decides nothing.
@@ -126,7 +133,7 @@ extension Directory {
   }
 
   /// Ends the hold of a reader in a stripe.
-  @inline(never)
+  @inline(__always)
   func leaveStripe(_ stripe: EntryRef) {
     // Releases the section to who closes.
     let old = stripe.stripeWord.pointee.wrappingSubtract(1, ordering: .acquiringAndReleasing)
@@ -140,6 +147,7 @@ extension Directory {
   }
 
   /// The last reader of closed stripes ends the standing entry.
+  @inline(never)
   private func endStanding(_ standing: EntryRef) {
     let shard = standing.onlyHome
     shard.lock(adding: 0)

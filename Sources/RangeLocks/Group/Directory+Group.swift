@@ -104,7 +104,7 @@ extension Directory {
   /// Puts one range of a group behind somebody, if there is anybody in front.
   private func isQueued(_ entry: EntryRef, _ stamp: UInt64, _ shards: LevelShards) -> Bool {
     entry.waiting.pointee.stamp = stamp
-    entry.pointer.pointee.state.store(Entry.stamped | 1, ordering: .relaxed)
+    entry.pointer.pointee.state.store(Entry.stamped | Self.unpassable | 1, ordering: .relaxed)
     var examination = Examination(self, entry, .queue)
     forEach(shards) { examination.examine($0) }
     if !examination.isOver {

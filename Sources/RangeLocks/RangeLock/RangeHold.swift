@@ -65,7 +65,7 @@ public struct RangeHold: ~Copyable, @unchecked Sendable {
   /// On false the hold is as before. Waiting readers go on waiting, behind this hold. False also when the system has no
   /// memory for saying so.
   public mutating func tryUpgrade() -> Bool {
-    if entry.isStripe {
+    if directory.isStripe(entry) {
       guard let own = directory.leaveStripeHolding(entry) else { return false }
       entry = own
     }
@@ -78,7 +78,7 @@ public struct RangeHold: ~Copyable, @unchecked Sendable {
   /// - Precondition: `range` is part of the hold's range.
   public mutating func shrink(to range: KeyRange) {
     precondition(self.range.contains(range), "RangeHold.shrink: the range is not part of the hold")
-    if entry.isStripe {
+    if directory.isStripe(entry) {
       // Nothing to give up, or no memory to say so: then all is kept.
       if range == self.range { return }
       guard let own = directory.leaveStripeHolding(entry) else { return }

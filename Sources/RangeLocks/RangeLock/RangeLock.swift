@@ -12,7 +12,7 @@ import CRangeland
 /// A reader/writer lock over ranges of `UInt64` keys.
 ///
 /// Requests whose ranges share no key never wait for each other. Among requests that overlap in conflicting
-/// modes the order is first come, first served: a request waits for every conflicting one that came before it,
+/// modes the order is first come, first served, unless the configuration says otherwise: a request waits for every conflicting one that came before it,
 /// held or waiting, and is granted by the release that it waited for last. So a waiting writer stops new
 /// readers of its keys, and a wide request is not starved by a stream of narrow ones.
 ///
@@ -36,11 +36,32 @@ public final class RangeLock: @unchecked Sendable {
     /// Without it a request costs the same whether one thread uses the lock or many.
     public var usesWholeLockMode: Bool
 
+    /// Who goes first of requests that overlap in conflicting modes.
+    public var fairness: Fairness
+
     /// A configuration; the defaults suit address spaces.
-    public init(granuleShift: UInt8 = 21, usesWholeLockMode: Bool = true) {
+    public init(
+      granuleShift: UInt8 = 21, usesWholeLockMode: Bool = true,
+      fairness: Fairness = .firstComeFirstServed
+    ) {
       self.granuleShift = granuleShift
       self.usesWholeLockMode = usesWholeLockMode
+      self.fairness = fairness
     }
+  }
+
+  /// Who goes first of requests that overlap in conflicting modes.
+  public enum Fairness: Sendable, Hashable {
+    /// A request waits for every conflicting one that came before it. Nobody is overtaken.
+    case firstComeFirstServed
+    /// A request, or a try, may pass conflicting ones that wait and do not hold: while a waiting thread wakes up the lock
+    /// is used. Each waiting request is passed at most `mostPasses` times; then it is first come, first served
+    /// for it. Among those that wait the order is that of their coming. Tasks that wait, requests for several ranges
+    /// and upgrades are not passed.
+    case throughput
+
+    /// How many conflicting requests may pass one that waits, with `.throughput`.
+    public static var mostPasses: Int { Int(WaitPasses.limit) }
   }
 
   /// Makes a lock that nobody holds.
@@ -56,7 +77,8 @@ public final class RangeLock: @unchecked Sendable {
       (1...60).contains(configuration.granuleShift), "RangeLock: granuleShift is between 1 and 60")
     directory = Directory(
       granuleShift: Int(configuration.granuleShift),
-      entersWholeMode: configuration.usesWholeLockMode, pool: pool)
+      entersWholeMode: configuration.usesWholeLockMode,
+      mostPasses: configuration.fairness == .throughput ? WaitPasses.limit : 0, pool: pool)
   }
 
   deinit {

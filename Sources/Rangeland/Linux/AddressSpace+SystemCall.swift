@@ -46,6 +46,7 @@ extension AddressSpace {
     do throws(Errno) {
       switch call {
       case .mmap: return Int(bitPattern: UInt(try linuxMap(arguments)))
+      case .mremap: return Int(bitPattern: UInt(try linuxRemap(arguments)))
       case .munmap: try unmap(at: arguments.first, length: arguments.second)
       case .mprotect: try linuxProtect(arguments)
       case .madvise: try linuxAdvise(arguments)

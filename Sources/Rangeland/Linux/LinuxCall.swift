@@ -9,6 +9,7 @@ public enum LinuxCall: Int, CaseIterable, Sendable, Hashable {
   case mmap = 9
   case mprotect = 10
   case munmap = 11
+  case mremap = 25
   case mincore = 27
   case madvise = 28
   case mbind = 237

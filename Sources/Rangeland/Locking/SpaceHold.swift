@@ -22,8 +22,13 @@ enum HoldBacking: UInt8 {
 /// byte is slow to load as a word.
 struct HoldCore: ~Copyable {
   let lock: SpaceLockRef
-  /// The range the operation asked for (not what the policy made of it).
+  /// The range the operation asked for (not what the policy made of it). Of a hold over two ranges all from the
+  /// first to the last address.
   var range: AddressRange
+  #if RANGELAND_CHECKS
+    /// Of a hold over two ranges what lies between them and is not held.
+    var gap: AddressRange?
+  #endif
   var rangeHold: RangeHold?
   /// `.perVMA` only: the cells that this writer has write-locked, or the one that this reader is in.
   var cells: VMACellRef?
@@ -94,9 +99,17 @@ struct ReadHold: ~Copyable {
   consuming func release() {}
 }
 
-/// The space lock held for writing over a range.
+/// The space lock held for writing over a range, or over two.
 struct WriteHold: ~Copyable {
   var core: HoldCore
+  /// What is held instead of `core.rangeHold` when two ranges were locked in one step (`.ranged`).
+  var both: RangeSetHold?
+
+  @inline(__always)
+  init(core: consuming HoldCore) {
+    self.core = core
+    both = nil
+  }
 
   /// The range that the operation asked for.
   var range: AddressRange { core.range }

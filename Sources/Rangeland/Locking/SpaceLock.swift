@@ -50,6 +50,26 @@ struct SpaceLock: ~Copyable {
     return hold
   }
 
+  /// Waits for the range lock over the keys of two ranges that do not touch, in one step: whoever asks for the
+  /// same two, in whatever order, does not deadlock. Policy `.ranged`.
+  borrowing func lockRanges(_ a: AddressRange, _ b: AddressRange) -> RangeSetHold {
+    assert(policy == .ranged)
+    var hold: RangeSetHold?
+    ranges._withUnsafeGuaranteedRef {
+      hold = $0.lock(overAll: [RangeRequest(keys(a), .write), RangeRequest(keys(b), .write)])
+    }
+    return hold.take()!
+  }
+
+  /// Takes the range lock over the keys of two ranges if nobody ahead conflicts.
+  borrowing func tryLockRanges(_ a: AddressRange, _ b: AddressRange) -> RangeSetHold? {
+    var hold: RangeSetHold?
+    ranges._withUnsafeGuaranteedRef {
+      hold = $0.tryLock(overAll: [RangeRequest(keys(a), .write), RangeRequest(keys(b), .write)])
+    }
+    return hold.take()
+  }
+
   /// Takes the range lock over the keys of `range` if nobody ahead conflicts.
   @inline(__always)
   borrowing func tryLockRange(_ range: AddressRange, _ mode: LockMode) -> RangeHold? {

@@ -37,7 +37,8 @@ extension AddressSpace {
     let context = reclaimer.context()
     var attributes = VMAAttributes(flags: VMAFlags(protection, sharing))
     if sharing == .shared {
-      attributes.backing = try makeMapping(.sharedAnonymous, identity: 0, context)
+      attributes.backing = try makeMapping(
+        .sharedAnonymous, identity: 0, lastPage: rounded.pageNumber - 1, context)
       attributes.pageOffset = 0
     }
     // The records that use it have references of their own.
@@ -68,11 +69,12 @@ extension AddressSpace {
   /// A new object and its mapping in this space, with one reference. Where it stands is set when the
   /// mapping gets its address; nobody can find the object before.
   func makeMapping(
-    _ kind: ObjectKind, identity number: UInt64, _ context: Context
+    _ kind: ObjectKind, identity number: UInt64, lastPage: UInt64 = .max, _ context: Context
   ) throws(Errno) -> MappingRef {
-    guard let object = MemoryObject.make(kind, identity: number, arena, context) else {
-      throw .noMemory
-    }
+    guard
+      let object = MemoryObject.make(
+        kind, identity: number, lastPage: lastPage, arena, context)
+    else { throw .noMemory }
     let mapping = ObjectMapping.make(object, space: identity, deltaPages: 0, context)
     object.release(context)
     guard let mapping else { throw .noMemory }

@@ -17,15 +17,19 @@ extension AddressSpace {
     }
     // Linux `thp_get_unmapped_area`; shared memory goes through `shmem_get_unmapped_area`, which aligns only
     // where huge pages are enabled for it (`shmem_enabled`, by default never).
-    if request.hint == nil && !attributes.flags.contains(.shared)
-      && length % PlacementRequest.hugePageSize == 0
-    {
-      request.alignment =
-        placement == .linux ? PlacementRequest.hugePageSize : naturalAlignment(length)
-    }
+    if request.hint == nil && !attributes.flags.contains(.shared) { alignToHugePages(&request) }
     return policy == .ranged
       ? try mapRanged(request, attributes, context)
       : try mapUnderWholeLock(request, attributes, context)
+  }
+
+  /// Wishes for an address on a huge page if the length is a number of them.
+  @inline(__always)
+  func alignToHugePages(_ request: inout PlacementRequest) {
+    let length = request.length
+    guard length % PlacementRequest.hugePageSize == 0 else { return }
+    request.alignment =
+      placement == .linux ? PlacementRequest.hugePageSize : naturalAlignment(length)
   }
 
   /// Where `.arenas` puts a mapping of whole huge pages: so that it fills granules of the range lock, and page
@@ -123,7 +127,7 @@ extension AddressSpace {
 
   /// Gives a reservation up. That cuts nothing, but needs a leaf's content block: it is tried again until
   /// some other operation has given one back, because a reservation that stays would be a gap lost.
-  private func cancel(_ reservation: Reservation, _ context: Context) {
+  func cancel(_ reservation: Reservation, _ context: Context) {
     while true {
       var change = LayoutChange()
       do throws(Errno) {

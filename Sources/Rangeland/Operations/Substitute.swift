@@ -35,7 +35,8 @@ extension AddressSpace {
       attributes.backing = try fileMapping(file, range, pageOffset, context)
       attributes.pageOffset = pageOffset
     } else if sharing == .shared {
-      attributes.backing = try makeMapping(.sharedAnonymous, identity: 0, context)
+      attributes.backing = try makeMapping(
+        .sharedAnonymous, identity: 0, lastPage: range.length.pageNumber - 1, context)
       attributes.pageOffset = 0
     }
     defer { attributes.backing?.release(context) }

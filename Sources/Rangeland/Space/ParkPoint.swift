@@ -12,6 +12,12 @@ struct ParkPoint: ~Copyable {
     private let armed = Atomic<UInt32>(0)
     /// 0 = nobody, 1 = parked, 2 = let go.
     private let state = Atomic<UInt32>(0)
+    /// Whether operations that pass let other threads run.
+    private let yields = Atomic<Bool>(false)
+
+    /// From now on every operation that passes yields the processor, holding its lock: threads meet even where
+    /// there are fewer processors than threads.
+    borrowing func yieldAlways() { yields.store(true, ordering: .relaxed) }
 
     /// The next operation of this kind parks after it got its lock.
     borrowing func arm(_ operation: OperationKind) {
@@ -37,6 +43,7 @@ struct ParkPoint: ~Copyable {
   @inline(__always)
   borrowing func pass(_ operation: OperationKind) {
     #if RANGELAND_CHECKS
+      if yields.load(ordering: .relaxed) { rl_yield() }
       let wanted = UInt32(operation.rawValue) + 1
       if armed.load(ordering: .relaxed) == wanted,
         armed.compareExchange(expected: wanted, desired: 0, ordering: .acquiringAndReleasing)
@@ -46,6 +53,15 @@ struct ParkPoint: ~Copyable {
         while state.load(ordering: .acquiring) != 2 { rl_yield() }
         state.store(0, ordering: .relaxed)
       }
+    #endif
+  }
+}
+
+extension AddressSpace {
+  /// Test hook: operations yield the processor while they hold their lock. Checked builds only.
+  package func yieldInsideOperations() {
+    #if RANGELAND_CHECKS
+      park.yieldAlways()
     #endif
   }
 }

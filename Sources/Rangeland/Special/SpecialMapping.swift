@@ -44,9 +44,10 @@ public final class SpecialMapping: Sendable {
   /// Describes a mapping.
   ///
   /// - Parameters:
-  ///   - moved: the mapping was moved as a whole (Linux `vm_special_mapping.mremap`).
-  ///   - opened: there is one piece more than before: a split (Linux `vm_operations_struct.open`). It is not
-  ///     called when the mapping is inserted.
+  ///   - moved: the mapping, or a part of one that may be cut, was moved: its old and its new place (Linux
+  ///     `vm_special_mapping.mremap`).
+  ///   - opened: there is one piece more than before: a split, or the new place of a move, whose old one is
+  ///     closed behind it (Linux `vm_operations_struct.open`). It is not called when the mapping is inserted.
   ///   - closed: a piece is gone (`vm_operations_struct.close`): over the life of an inserted mapping once
   ///     more than `opened`.
   public init(

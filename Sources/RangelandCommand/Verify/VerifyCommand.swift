@@ -31,7 +31,13 @@ struct VerifyCommand: ParsableCommand {
 
   @Option(
     help: "Threads that make the calls at the same time, each in parts of its own of the windows.")
-  var threads = 1
+  var threads: Int?
+
+  @Option(
+    help: ArgumentHelp(
+      "Instead: so many histories of overlapping calls of 8 threads on a few pages, each of which needs a "
+        + "sequential order that explains it.", valueName: "n"))
+  var histories: Int?
 
   @Option(
     help: ArgumentHelp(
@@ -51,10 +57,18 @@ struct VerifyCommand: ParsableCommand {
 
   func validate() throws {
     if operations < 1 { throw ValidationError("--operations takes a positive number") }
-    if !(1...Verification.mostThreads ~= threads) {
+    if let histories {
+      if histories < 1 { throw ValidationError("--histories takes a positive number") }
+      if script != nil || only != nil {
+        throw ValidationError("--histories goes with --seed, --policy and --threads")
+      }
+      if let threads, !(HistoryVerification.threadRange ~= threads) {
+        throw ValidationError("histories have \(HistoryVerification.threadRange) threads")
+      }
+    } else if let threads, !(1...Verification.mostThreads ~= threads) {
       throw ValidationError("--threads takes a number from 1 to \(Verification.mostThreads)")
     }
-    if script != nil && threads != 1 {
+    if script != nil && threads != nil {
       throw ValidationError("a script says itself which threads it has")
     }
     if script != nil && seed != nil {
@@ -76,11 +90,13 @@ struct VerifyCommand: ParsableCommand {
           : VerifyReport.departureText())
       return
     }
+    let seed = seed ?? (rl_monotonic_ns() ^ rl_cycles())
+    if let histories { return try run(histories: histories, seed) }
     var verification = Verification()
     verification.operations = operations
-    verification.seed = seed ?? (rl_monotonic_ns() ^ rl_cycles())
+    verification.seed = seed
     verification.policy = policy
-    verification.threads = threads
+    verification.threads = threads ?? 1
     if let only { verification.kinds = only }
     verification.isCancelled = { Interruption.isRequested }
     let progress = ProgressLine()
@@ -98,6 +114,28 @@ struct VerifyCommand: ParsableCommand {
     let result = VerifyReport(report: report, seconds: seconds)
     try Terminal.print(json ? result.json() : result.text())
     if report.difference != nil { throw Difference() }
+    if report.wasCancelled { throw Interrupted() }
+    if !report.shortfalls.isEmpty {
+      throw VerifyError("the run has not exercised what it had to; see 'missing'")
+    }
+  }
+
+  private func run(histories: Int, _ seed: UInt64) throws {
+    var verification = HistoryVerification()
+    verification.histories = histories
+    verification.seed = seed
+    verification.policy = policy
+    verification.threads = threads ?? 8
+    verification.isCancelled = { Interruption.isRequested }
+    let progress = ProgressLine()
+    verification.progress = { progress.line.report("\($0) of \(histories) histories") }
+    let start = rl_monotonic_ns()
+    let report = try verification.run()
+    progress.line.clear()
+    let result = HistoryReport(
+      report: report, seconds: Double(rl_monotonic_ns() - start) / 1e9)
+    try Terminal.print(json ? result.json() : result.text())
+    if report.unexplained != nil { throw Difference() }
     if report.wasCancelled { throw Interrupted() }
     if !report.shortfalls.isEmpty {
       throw VerifyError("the run has not exercised what it had to; see 'missing'")

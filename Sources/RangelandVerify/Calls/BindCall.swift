@@ -55,6 +55,8 @@ struct BindCall: CallDefinition {
 
   func reach(_ call: VerifyCall) -> [KernelProcess.AddressPair]? { call.reachUpToItsEnd }
 
+  var keepsWhatItDid: Bool { true }
+
   func perform(_ call: VerifyCall, on space: AddressSpace) -> VerifyOutcome {
     outcome { () throws(Errno) in
       try space.bind(

@@ -44,6 +44,9 @@ protocol CallDefinition: Sendable {
 
   // MARK: on an address space
 
+  /// Whether a call that runs out of memory keeps what it has done before, from the start of its range on, as
+  /// Linux does; others change nothing then.
+  var keepsWhatItDid: Bool { get }
   /// Whatever threads do with the space at the same time.
   func perform(_ call: VerifyCall, on space: AddressSpace) -> VerifyOutcome
 
@@ -76,6 +79,8 @@ extension CallDefinition {
   func changedRange(
     _ call: VerifyCall, _ outcome: VerifyOutcome
   ) -> KernelProcess.AddressPair? { nil }
+
+  var keepsWhatItDid: Bool { false }
 
   func coverageName(_ call: VerifyCall) -> String { call.kind.rawValue }
 

@@ -14,6 +14,7 @@ extension VerifyCall {
     case mincore
     case mmap
     case mprotect
+    case mremap
     case munmap
     case store
 
@@ -27,6 +28,7 @@ extension VerifyCall {
       case .mincore: ResidencyCall()
       case .mmap: MapCall()
       case .mprotect: ProtectCall()
+      case .mremap: RemapCall()
       case .munmap: UnmapCall()
       case .store: AccessCall(isStore: true)
       }

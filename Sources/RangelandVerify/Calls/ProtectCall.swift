@@ -40,6 +40,8 @@ struct ProtectCall: CallDefinition {
 
   func reach(_ call: VerifyCall) -> [KernelProcess.AddressPair]? { call.reachUpToItsEnd }
 
+  var keepsWhatItDid: Bool { true }
+
   // MARK: coverage
 
   func changedRange(

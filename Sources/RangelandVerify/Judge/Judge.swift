@@ -22,6 +22,8 @@ struct ScriptRun {
   var coverage = Coverage()
   /// What both sides answered, and the state at the end, if the script is one of several threads.
   var answers: [RecordedAnswer] = []
+  /// A call whose answer other threads can change: the script ends before it, and says nothing.
+  var undetermined: VerifyCall?
   var final: RecordedState?
   /// By index in `Departure.all`.
   var departures: [Int: Int] = [:]
@@ -57,6 +59,10 @@ final class Judge {
     let subject = try makeSubject()
     var run = ScriptRun()
     while run.difference == nil, let call = try next(subject) {
+      if let parts, !parts.determine(kernel.windows.resolve(call), subject) {
+        run.undetermined = call
+        break
+      }
       run.calls.append(call)
       try perform(call, subject, parts, &run)
       if run.difference == nil, run.calls.count % interval == 0 {
@@ -86,7 +92,7 @@ final class Judge {
     _ call: VerifyCall, _ subject: any VerifySubject, _ parts: ThreadParts?,
     _ run: inout ScriptRun
   ) throws(VerifyError) {
-    let call = kernel.resolve(call)
+    let call = kernel.windows.resolve(call)
     let definition = call.kind.definition
     let name = definition.coverageName(call)
     for (i, departure) in Departure.all.enumerated() where departure.applies(call) {
@@ -100,7 +106,7 @@ final class Judge {
       return
     }
     let before = definition.shapedRange(call).flatMap { range in
-      kernel.isInWindow(range)
+      kernel.windows.contains(range)
         ? Coverage.shape(subject.mappings(range.start, range.end), range.start, range.end) : nil
     }
     // Both at once: the helper has a processor of its own.
@@ -139,8 +145,10 @@ final class Judge {
   private func compareAll(
     _ subject: any VerifySubject, _ run: inout ScriptRun
   ) throws(VerifyError) {
+    var count = 0
     for window in kernel.windows {
       let expected = try kernel.mappings(window)
+      count += expected.count
       let got = subject.mappings(window.start, window.end)
       if expected != got {
         run.fail("all mappings", list(expected), list(got))
@@ -149,6 +157,10 @@ final class Judge {
     }
     var expected = try kernel.sizes()
     var got = subject.sizes()
+    expected.mappings = count
+    // Its bounds: what the space itself shows as present, and what the kernel has.
+    let shared = SharedResidency(kernel: expected.residentShared, subject: got.residentShared)
+    (expected.residentShared, got.residentShared) = (0, 0)
     if !KernelProcess.tellsExactResidency {
       (expected.residentAnonymous, got.residentAnonymous) = (0, 0)
     }
@@ -156,19 +168,39 @@ final class Judge {
       run.fail("sizes", "\(expected)", "\(got)")
       return
     }
+    var seen = SharedResidency(kernel: 0, subject: 0)
     for window in kernel.windows {
-      try comparePages(window, subject, &run)
+      try comparePages(window, subject, &seen, &run)
       if run.difference != nil { return }
+    }
+    if KernelProcess.tellsExactResidency, !shared.isPossible(seen) {
+      run.fail(
+        "sizes", "RssShmem \(shared.kernel) of \(seen.kernel) pages that exist",
+        "RssShmem \(shared.subject), but \(seen.subject) pages are present")
+    }
+  }
+
+  /// Resident pages of shared memory, on both sides.
+  private struct SharedResidency {
+    var kernel: Int
+    var subject: Int
+
+    /// Whether these sizes fit what was seen: pages of the kernel's objects, and pages that the subject shows as
+    /// present. The kernel maps what is around a page that is read, so it counts as much or more.
+    func isPossible(_ seen: SharedResidency) -> Bool {
+      subject == seen.subject && subject <= kernel && kernel <= seen.kernel
     }
   }
 
   /// Residency of private memory, and what the kernel's resident pages hold, where they may be read.
   private func comparePages(
-    _ window: Pair, _ subject: any VerifySubject, _ run: inout ScriptRun
+    _ window: Pair, _ subject: any VerifySubject, _ shared: inout SharedResidency,
+    _ run: inout ScriptRun
   ) throws(VerifyError) {
     var present = subject.presentPages(window.start, window.end).makeIterator()
     var ours = present.next()
     var found: VerifyDifference?
+    var (kernelShared, subjectShared) = (0, 0)
     let index = run.calls.count - 1
     // Rights come from the mappings, which were compared before.
     let mappings = subject.mappings(window.start, window.end)
@@ -179,6 +211,10 @@ final class Judge {
       while let end = current?.end, end <= page { current = mapping.next() }
       while let at = ours, at < page { ours = present.next() }
       let isPresent = ours == page
+      if isShared {
+        if isPresent { subjectShared += 1 }
+        if hash != nil { kernelShared += 1 }
+      }
       if !isShared, isPresent != (hash != nil) {
         found = VerifyDifference(
           index: index, what: "residency", kernel: "\(hex(page)) \(hash != nil)",
@@ -193,6 +229,8 @@ final class Judge {
           subject: got.map { "hash \(hex($0))" } ?? "not readable")
       }
     }
+    shared.kernel += kernelShared
+    shared.subject += subjectShared
     run.difference = found
   }
 

@@ -78,17 +78,4 @@ public struct VerifyMapping: Sendable, Hashable, CustomStringConvertible {
   }
 }
 
-/// Sizes in pages, as differences from an empty script's.
-public struct VerifySizes: Sendable, Hashable, CustomStringConvertible {
-  /// `VmSize`, `VmData`, `VmExe` + `VmLib`, `RssAnon`.
-  public var virtual = 0
-  public var data = 0
-  public var executable = 0
-  public var residentAnonymous = 0
-
-  public var description: String {
-    "VmSize \(virtual) VmData \(data) VmExe+VmLib \(executable) RssAnon \(residentAnonymous) pages"
-  }
-}
-
 func hex(_ value: UInt64) -> String { "0x" + String(value, radix: 16) }

@@ -80,18 +80,15 @@ public final class SpaceSubject: VerifySubject {
   }
 
   public func sizes() -> VerifySizes {
-    var now = absoluteSizes()
-    now.virtual -= baseline.virtual
-    now.data -= baseline.data
-    now.executable -= baseline.executable
-    now.residentAnonymous -= baseline.residentAnonymous
-    return now
+    absoluteSizes() - baseline
   }
 
   private func absoluteSizes() -> VerifySizes {
     let usage = space.usage
     return VerifySizes(
       virtual: usage.virtualPages, data: usage.dataPages, executable: usage.executablePages,
-      residentAnonymous: usage.residentAnonymousPages)
+      stack: usage.stackPages, locked: usage.lockedPages,
+      residentAnonymous: usage.residentAnonymousPages, residentShared: usage.residentSharedPages,
+      mappings: usage.mappings)
   }
 }

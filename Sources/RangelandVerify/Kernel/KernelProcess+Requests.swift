@@ -54,35 +54,10 @@ extension KernelProcess {
 
   // MARK: calls
 
-  /// The same call with absolute addresses.
-  func resolve(_ call: VerifyCall) -> VerifyCall {
-    var call = call
-    call.address = VerifyAddress(nil, resolve(call.address))
-    call.target = VerifyAddress(nil, resolve(call.target))
-    return call
-  }
-
-  private func resolve(_ address: VerifyAddress) -> UInt64 {
-    guard let window = address.window else { return address.offset }
-    return windows[window.rawValue].start &+ address.offset
-  }
-
-  /// Whether a call stays inside the windows, whatever becomes of it.
-  func isHarmless(_ call: VerifyCall) -> Bool {
-    let call = resolve(call)
-    guard let reach = call.kind.definition.reach(call) else { return false }
-    return reach.allSatisfy(isInWindow)
-  }
-
-  /// Whether a range lies in one window.
-  func isInWindow(_ range: AddressPair) -> Bool {
-    windows.contains { $0.start <= range.start && range.end <= $0.end }
-  }
-
   /// Lets the helper begin with a call, whose addresses are absolute; `outcome` waits for it. One that reaches
   /// beyond the windows is refused.
   func begin(_ call: VerifyCall) throws(VerifyError) {
-    if !isHarmless(call) {
+    if !windows.isHarmless(call) {
       throw VerifyError("'\(call)' reaches beyond the windows: it was not performed")
     }
     let definition = call.kind.definition

@@ -5,14 +5,9 @@
 import Glibc
 
 extension KernelProcess {
-  /// The sizes of the windows' mappings.
+  /// The sizes of the windows' mappings; how many there are it does not tell.
   func sizes() throws(VerifyError) -> VerifySizes {
-    var now = try absoluteSizes()
-    now.virtual -= baseline.virtual
-    now.data -= baseline.data
-    now.executable -= baseline.executable
-    now.residentAnonymous -= baseline.residentAnonymous
-    return now
+    try absoluteSizes() - baseline
   }
 
   func absoluteSizes() throws(VerifyError) -> VerifySizes {
@@ -36,7 +31,10 @@ extension KernelProcess {
         if let n = pages("VmData:") { result.data = n }
         if let n = pages("VmExe:") { result.executable += n }
         if let n = pages("VmLib:") { result.executable += n }
+        if let n = pages("VmStk:") { result.stack = n }
+        if let n = pages("VmLck:") { result.locked = n }
         if let n = pages("RssAnon:") { result.residentAnonymous = n }
+        if let n = pages("RssShmem:") { result.residentShared = n }
       }
       return result
     }

@@ -15,6 +15,10 @@ enum ListingMistake: String, MistakeFamily {
   case mergesShared
   /// The offset of a piece of shared memory does not follow its address.
   case offsetStays
+  /// What is resident of shared memory is counted once, and never out.
+  case sharedStaysCounted
+  /// A mapping that is split counts as one.
+  case splitNotCounted
 
   func make(_ inner: SpaceSubject) -> any VerifySubject { MistakenListing(self, inner) }
 }
@@ -23,6 +27,7 @@ private final class MistakenListing: MistakenSubject {
   private let mistake: ListingMistake
   /// Ends of new mappings that must not look joined.
   private var borders: Set<UInt64> = []
+  private var mostShared = 0
 
   init(_ mistake: ListingMistake, _ inner: SpaceSubject) {
     self.mistake = mistake
@@ -55,7 +60,16 @@ private final class MistakenListing: MistakenSubject {
         mapping.offset = 0
         return mapping
       }
+    case .sharedStaysCounted, .splitNotCounted: inner.mappings(start, end)
     }
+  }
+
+  override func sizes() -> VerifySizes {
+    var sizes = super.sizes()
+    mostShared = max(mostShared, sizes.residentShared)
+    if mistake == .sharedStaysCounted { sizes.residentShared = mostShared }
+    if mistake == .splitNotCounted { sizes.mappings = min(sizes.mappings, 4) }
+    return sizes
   }
 
   /// The listing with private neighbours of equal rights as one where `condition` says so of whether each was

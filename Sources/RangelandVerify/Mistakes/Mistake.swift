@@ -20,7 +20,7 @@ struct Mistake: Sendable, CustomStringConvertible {
   /// All of them.
   static let all: [Mistake] =
     AccessMistake.all + AdviseMistake.all + ListingMistake.all + MapMistake.all
-    + PolicyMistake.all + ProtectMistake.all + ResidencyMistake.all
+    + PolicyMistake.all + ProtectMistake.all + RemapMistake.all + ResidencyMistake.all
     + TogetherMistake.all.map { $0.withThreads(8) } + UnmapMistake.all
 
   private func withThreads(_ threads: Int) -> Mistake {

@@ -57,14 +57,14 @@ struct ScriptGenerator {
     self.spots = spots
   }
 
-  mutating func next(_ subject: any VerifySubject, _ kernel: KernelProcess) -> VerifyCall {
+  mutating func next(_ subject: any VerifySubject) -> VerifyCall {
     while true {
       let edge = random.chance(5) ? edgeKinds.pick(&random) : nil
       let definition = (edge ?? ordinaryKinds.pick(&random)!).definition
       // The same kind again when a call cannot be made, so that kinds keep their shares; but not for ever.
       for _ in 0..<20 {
         var call = edge == nil ? definition.ordinary(&self, subject) : definition.edge(&self)
-        if kernel.isHarmless(call), !isRestricted || isOwn(kernel.resolve(call), subject) {
+        if windows.isHarmless(call), !isRestricted || isOwn(windows.resolve(call), subject) {
           call.thread = thread
           return call
         }
@@ -75,9 +75,7 @@ struct ScriptGenerator {
   private func isOwn(_ call: VerifyCall, _ subject: any VerifySubject) -> Bool {
     let definition = call.kind.definition
     guard let reach = definition.reach(call) else { return false }
-    return reach.allSatisfy { range in
-      areas.contains { $0.start <= range.start && range.end <= $0.end }
-    } && definition.isDetermined(call, areas, subject)
+    return reach.allSatisfy(areas.contains) && definition.isDetermined(call, areas, subject)
   }
 
   // MARK: in the windows
@@ -115,6 +113,22 @@ struct ScriptGenerator {
     length = min(length, bounds.end - at)
     if random.chance(12) { length -= random.below(4096) }
     return length
+  }
+
+  /// A piece of a mapping near a spot, often all of it or up to its end; `nil` when there is none.
+  mutating func mapped(
+    _ subject: any VerifySubject
+  ) -> (window: VerifyWindow, offset: UInt64, length: UInt64)? {
+    let (window, offset) = place(subject)
+    let bounds = areas[window.rawValue]
+    let base = windows[window.rawValue].start
+    guard let found = subject.mappings(base + offset, bounds.end).first else { return nil }
+    let start = max(found.start, bounds.start)
+    let end = min(found.end, bounds.end)
+    let pages = (end - start) / 4096
+    let first = random.chance(50) ? 0 : random.below(pages)
+    let count = random.chance(60) ? pages - first : 1 + random.below(pages - first)
+    return (window, start + first * 4096 - base, count * 4096)
   }
 
   /// `PROT_*`.

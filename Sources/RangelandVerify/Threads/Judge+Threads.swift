@@ -19,17 +19,19 @@ extension Judge {
     var perThread: [[RecordedAnswer]] = Array(repeating: [], count: parts.areas.count)
     for answer in script.answers { perThread[answer.call.thread].append(answer) }
     let scripts = perThread
-    let found = FoundDifference()
+    let found = PerThread<VerifyDifference?>(scripts.count, nil)
+    let stop = Stop()
     try RangelandVerify.runTogether(scripts.count) { thread in
       for answer in scripts[thread] {
-        if found.isFound { return }
+        if stop.isRequested { return }
         if let difference = shared.differs(answer) {
-          found.report(difference)
+          found[thread] = difference
+          stop.request()
           return
         }
       }
     }
-    if let difference = found.first { return difference }
+    if let first = found.all.compactMap({ $0 }).min(by: { $0.index < $1.index }) { return first }
     let last = script.calls.count - 1
     let state = RecordedState(subject, windows: kernel.windows, asIn: final)
     return final.difference(state, last) ?? leftover(subject, last)
@@ -40,6 +42,7 @@ extension Judge {
     _ calls: [VerifyCall], _ parts: ThreadParts, times: Int, interval: Int
   ) throws(VerifyError) -> ScriptRun {
     var run = try self.run(calls, interval: interval, parts: parts)
+    if run.undetermined != nil { return run }
     var left = times
     while run.difference == nil && left > 0 {
       left -= 1
@@ -105,17 +108,11 @@ private struct SharedSubject: @unchecked Sendable {
   }
 }
 
-/// The first difference that a thread found.
-private final class FoundDifference: Sendable {
-  private let difference = Mutex<VerifyDifference?>(nil)
-  private let hasOne = Atomic<Bool>(false)
+/// Tells threads to stop.
+private final class Stop: Sendable {
+  private let flag = Atomic<Bool>(false)
 
-  var isFound: Bool { hasOne.load(ordering: .relaxed) }
+  var isRequested: Bool { flag.load(ordering: .relaxed) }
 
-  var first: VerifyDifference? { difference.withLock { $0 } }
-
-  func report(_ new: VerifyDifference) {
-    difference.withLock { if $0 == nil { $0 = new } }
-    hasOne.store(true, ordering: .relaxed)
-  }
+  func request() { flag.store(true, ordering: .relaxed) }
 }

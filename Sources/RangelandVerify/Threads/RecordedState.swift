@@ -18,6 +18,8 @@ struct RecordedState: Sendable {
     asIn other: RecordedState? = nil
   ) {
     sizes = subject.sizes()
+    // The judge has read shared memory, which made it resident.
+    sizes.residentShared = 0
     for window in windows {
       let mappings = subject.mappings(window.start, window.end)
       self.mappings += mappings

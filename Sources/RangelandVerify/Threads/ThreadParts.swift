@@ -23,9 +23,13 @@ struct ThreadParts: Sendable {
     guard call.thread < areas.count, let reach = call.kind.definition.reach(call) else {
       return false
     }
-    return reach.allSatisfy { range in
-      areas[call.thread].contains { $0.start <= range.start && range.end <= $0.end }
-    }
+    return reach.allSatisfy(areas[call.thread].contains)
+  }
+
+  /// Whether the answer to a thread's call is the same whatever other threads do.
+  func determine(_ call: VerifyCall, _ subject: any VerifySubject) -> Bool {
+    contain(call)
+      && call.kind.definition.isDetermined(call, areas[call.thread], subject)
   }
 
   /// The answer to a call as far as it concerns the thread's parts.

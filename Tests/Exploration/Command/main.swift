@@ -71,7 +71,7 @@ struct Mistakes: ParsableCommand {
 
 /// Which lock and which memory a program runs with.
 struct Setting: ParsableArguments {
-  @Option(help: "lock, directory or semaphore.") var subject = "lock"
+  @Option(help: "lock, directory, throughput or semaphore.") var subject = "lock"
   @Flag(help: "Stores go through buffers, as on x86.") var buffers = false
   @Flag(help: "Stores are seen at once (default).") var sequential = false
   @Option(help: "The planted mistake to switch on.") var mistake: String?
@@ -79,7 +79,7 @@ struct Setting: ParsableArguments {
 
   func apply(_ text: String) throws -> (ExploredProgram, MemoryModel) {
     guard let subject = ExploredProgram.Subject(rawValue: subject) else {
-      throw ValidationError("the subject is lock, directory or semaphore")
+      throw ValidationError("the subject is lock, directory, throughput or semaphore")
     }
     if let mistake {
       guard let planted = PlantedMistake.all.first(where: { $0.name == mistake }) else {

@@ -7,6 +7,7 @@ extension ExploredProgram {
   public static let catalogue: [(program: ExploredProgram, about: String)] =
     directory.map { (ExploredProgram($0.0, subject: .directory), $0.1) }
     + wholeLock.map { (ExploredProgram($0.0, subject: .lock), $0.1) }
+    + throughput.map { (ExploredProgram($0.0, subject: .throughput), $0.1) }
     + semaphore.map { (ExploredProgram($0.0, subject: .semaphore), $0.1) }
     + circular
 
@@ -117,6 +118,25 @@ extension ExploredProgram {
     ("w0 w4 - -0 ; w0 - | e | w0 -", "entered and left"),
     ("r0 - | w0 - | r0? -", "a try behind a waiting writer"),
     ("r0 w4 - -0 r0 r0 - -2 ; r0 - | e w0 -", "the mode is entered beside stripes"),
+  ]
+
+  /// A lock where requests may pass those that wait.
+  private static let throughput = [
+    ("w0 - | w0 -", "writers"),
+    ("w0 - w0 - | w0 -", "a writer that may pass"),
+    ("w0 - w0 - w0 - w0 - | w0 -", "one that may not for ever"),
+    ("w0 - w0 - | w0! -", "a deadline of one that may be passed"),
+    ("w0 - w0? - | w0 -", "a try that may pass"),
+    ("w0 - r0 - | w0-7 -", "a wide writer that may be passed"),
+    ("w0-7 - w4 - | w0 -", "wide ones that may pass"),
+    ("w0 d - | r0 - w0 -", "a downgrade"),
+    ("u0 p - | r0 - w0 -", "an upgrade"),
+    ("w0-1 s0 - | w1 - w0 -", "a shrink"),
+    ("w0+w4 - | w4 - w4 -", "two ranges are not passed"),
+    ("w0 - | w0 - | w0 -", "three writers"),
+    ("w0 - | r0 - | w0 -", "a reader between writers"),
+    ("w0 - w0 - | w0 - | w0! -", "one that gives up behind another"),
+    ("r0 - | w0-7 - | r0 -", "wide writer between narrow readers"),
   ]
 
   private static let semaphore = [

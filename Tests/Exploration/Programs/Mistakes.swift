@@ -21,7 +21,8 @@ extension PlantedMistake {
 
   private var prey: ExploredProgram {
     guard let subject = ExploredProgram.Subject(rawValue: subject) else {
-      fatalError("\(name): what is explored is one of lock, directory, semaphore: \(subject)")
+      fatalError(
+        "\(name): what is explored is one of lock, directory, throughput, semaphore: \(subject)")
     }
     return ExploredProgram(program, subject: subject)
   }

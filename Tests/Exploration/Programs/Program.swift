@@ -82,6 +82,8 @@ public struct ExploredProgram: Sendable, CustomStringConvertible {
     case lock
     /// A lock that is always in its directory.
     case directory
+    /// The same with `.throughput`.
+    case throughput
     case semaphore
   }
 

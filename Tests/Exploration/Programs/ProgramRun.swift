@@ -31,7 +31,8 @@ final class ProgramRun {
     checker = Checker(
       records: records.bindMemory(to: RequestRecord.self, capacity: 32),
       count: program.requestCount,
-      isStrict: program.subject != .semaphore)
+      isStrict: program.subject != .semaphore,
+      mostPasses: program.subject == .throughput ? RangeLock.Fairness.mostPasses : 0)
     holds = rx_reserve(32 * MemoryLayout<RangeHold>.stride)!
       .bindMemory(to: RangeHold.self, capacity: 32)
     groups = rx_reserve(32 * 8)!.bindMemory(to: UnsafeMutableRawPointer?.self, capacity: 32)
@@ -39,7 +40,8 @@ final class ProgramRun {
       .bindMemory(to: RangeRequest.self, capacity: 32)
     lock = RangeLock(
       configuration: .init(
-        granuleShift: Keys.granuleShift, usesWholeLockMode: program.subject == .lock))
+        granuleShift: Keys.granuleShift, usesWholeLockMode: program.subject == .lock,
+        fairness: program.subject == .throughput ? .throughput : .firstComeFirstServed))
     semaphore = rx_reserve(MemoryLayout<ReadWriteSemaphore>.size)!
       .bindMemory(to: ReadWriteSemaphore.self, capacity: 1)
     semaphore.initialize(to: ReadWriteSemaphore())
@@ -73,7 +75,7 @@ final class ProgramRun {
   func end() {
     checker.finish()
     switch program.subject {
-    case .lock, .directory:
+    case .lock, .directory, .throughput:
       if !Inspection.isEmpty(lock) { rx_fail("leftover: the lock is not empty at the end") }
       if lock.holdCount + lock.waiterCount != 0 { rx_fail("leftover: requests at the end") }
       let blocks = Inspection.blocksInUse

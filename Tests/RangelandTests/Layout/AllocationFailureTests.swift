@@ -14,6 +14,7 @@ import Testing
     case mapFixedInside, mapNoReplace, mapAnywhere, mapShared, mapHint, unmapMiddle, unmapSeveral
     case protectMiddle, protectEdge, protectWhole, substituteFile, firstFault, laterFault,
       sharedFault
+    case remapFixed, remapInPlace, remapAnywhere, remapKeep
 
     func run(_ space: AddressSpace) throws {
       switch self {
@@ -37,6 +38,16 @@ import Testing
       case .firstFault: try space.store(UInt64(1), at: base + 50 * page)
       case .laterFault: try space.store(UInt64(1), at: base + (1 << 21))
       case .sharedFault: try space.store(UInt64(1), at: base + (2 << 21))
+      case .remapFixed:
+        _ = try space.remap(
+          at: base + 34 * page, length: 3 * page, to: 3 * page, .fixed(base + (9 << 21) - page))
+      case .remapInPlace:
+        _ = try space.remap(at: base + 32 * page, length: 8 * page, to: 9 * page, .inPlace)
+      case .remapAnywhere:
+        _ = try space.remap(at: base + 32 * page, length: 8 * page, to: 12 * page)
+      case .remapKeep:
+        _ = try space.remap(
+          at: base + 32 * page, length: 8 * page, to: 8 * page, keepingSource: true)
       }
     }
 
@@ -70,6 +81,8 @@ import Testing
 
       init(_ space: AddressSpace) {
         mappings = space.mappings()
+        // It differs from space to space.
+        for i in mappings.indices { mappings[i].sharedObject = nil }
         usage = space.usage
         usage.peakResidentPages = 0
         first = (try? space.load(UInt64.self, at: base + 36 * page)) ?? 0

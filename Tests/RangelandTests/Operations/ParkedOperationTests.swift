@@ -15,7 +15,7 @@ private let probePage = SpecialMapping(name: "[probe]", content: .bytes([1]))
 /// The operations that the matrix knows.
 private enum Probe: String, CaseIterable, Sendable {
   case map, mapAnywhere, unmap, protect, fault, dontNeed, substitute, substituteUnmapping
-  case insertSpecial, seal, residency, setPolicy
+  case insertSpecial, seal, residency, remapFrom, remapTo, setPolicy
 
   var kind: OperationKind {
     switch self {
@@ -29,6 +29,7 @@ private enum Probe: String, CaseIterable, Sendable {
     case .seal: .seal
     case .setPolicy: .setPolicy
     case .residency: .residency
+    case .remapFrom, .remapTo: .remap
     }
   }
 
@@ -64,6 +65,14 @@ private enum Probe: String, CaseIterable, Sendable {
         }
       case .seal: try space.seal(at: address, length: page)
       case .residency: _ = try space.residency(at: address, length: page)
+      case .remapFrom:
+        // To a place of its own for each page, far from all others.
+        _ = try space.remap(
+          at: address, length: page, to: page, .fixed(address + (1 << 40)))
+      case .remapTo:
+        let source = address + (2 << 40)
+        _ = try space.map(length: page, at: .fixed(source), protection: .read)
+        _ = try space.remap(at: source, length: page, to: page, .fixed(address))
       case .insertSpecial:
         do throws(Errno) {
           _ = try space.insert(probePage, length: page, at: .fixed(address), protection: .read)
@@ -72,7 +81,7 @@ private enum Probe: String, CaseIterable, Sendable {
           precondition(error == .noMemory)
         }
       }
-    } catch let error as Errno where mayFail && error == .noMemory {
+    } catch let error as Errno where mayFail && (error == .noMemory || error == .badAddress) {
     } catch let error as Errno where error == .notPermitted {
       // Sealed by the other one: found out under the lock.
     } catch let fault as AccessFault where mayFail && fault.reason == .notMapped {

@@ -77,6 +77,12 @@ extension LockMap {
         hold.range.contains(touched),
         "lock map: \(item.id) touched at \(touched) under a hold of \(hold.range) by "
           + hold.operation.name)
+      if let gap = hold.gap {
+        precondition(
+          touched.end <= gap.start || touched.start >= gap.end,
+          "lock map: \(item.id) touched at \(touched) between the ranges of a hold, by "
+            + hold.operation.name)
+      }
       note(Access(item: item, lock: .space, mode: hold.mode, operation: hold.operation))
     }
 

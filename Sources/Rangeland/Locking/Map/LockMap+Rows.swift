@@ -14,7 +14,9 @@ extension LockMap {
       item: .layout, lock: .space, mode: .write, range: pages,
       reason:
         "freezes the records inside, so that what is read before the change is what is changed",
-      operations: [.map, .unmap, .protect, .seal, .setPolicy, .substitute, .insertSpecial, .exit]),
+      operations: [
+        .map, .unmap, .remap, .protect, .seal, .setPolicy, .substitute, .insertSpecial, .exit,
+      ]),
     Row(
       item: .layout, lock: .space, mode: .read, range: "the page or pages looked up",
       reason: "the record that was found stays the true one for these pages until the hold ends",
@@ -24,24 +26,27 @@ extension LockMap {
       range: "the leaves of the records that change",
       reason: "neighbours and outer parts are read again and spliced in one step",
       operations: [
-        .map, .unmap, .protect, .seal, .setPolicy, .fault, .substitute, .insertSpecial, .exit,
+        .map, .unmap, .remap, .protect, .seal, .setPolicy, .fault, .substitute, .insertSpecial,
+        .exit,
       ]),
     Row(
       item: .layout, lock: .layoutShape, mode: .write,
       range: "index nodes above a leaf that is divided",
       reason: "readers go down without locks while nodes are copied; nothing else is held inside",
-      operations: [.map, .unmap, .protect, .seal, .setPolicy, .substitute, .insertSpecial, .exit]),
+      operations: [
+        .map, .unmap, .remap, .protect, .seal, .setPolicy, .substitute, .insertSpecial, .exit,
+      ]),
     Row(
       item: .gapSearch, lock: .layoutLeaf, mode: .write, range: "the leaves of the chosen gap",
       reason: "choosing and reserving is one step, so two searches never choose overlapping gaps",
-      operations: [.map, .insertSpecial]),
+      operations: [.map, .remap, .insertSpecial]),
   ]
 
   private static let vmaRows: [Row] = [
     Row(
       item: .vmaFlags, lock: .space, mode: .write, range: pages,
       reason: "a fault must not install rights that are being taken away",
-      operations: [.map, .protect, .seal, .setPolicy, .substitute, .insertSpecial]),
+      operations: [.map, .remap, .protect, .seal, .setPolicy, .substitute, .insertSpecial]),
     Row(
       item: .vmaFlags, lock: .space, mode: .read, range: page,
       reason: "the rights that a fault checks are those that it installs",
@@ -49,12 +54,17 @@ extension LockMap {
     Row(
       item: .vmaOffset, lock: .space, mode: .write, range: pages,
       reason: "pieces of a split continue the offset; merging depends on it",
-      operations: [.map, .protect, .seal, .setPolicy, .substitute, .insertSpecial]),
+      operations: [.map, .remap, .protect, .seal, .setPolicy, .substitute, .insertSpecial]),
     Row(
       item: .anonymousIdentity, lock: .space, mode: .read, range: page,
       reason:
         "a record with an identity is published once for each VMA; reading is enough, as in Linux",
       operations: [.fault]),
+    Row(
+      item: .anonymousIdentity, lock: .space, mode: .write, range: "the pages that move or grow",
+      reason:
+        "the new place continues the identity of the old one, which no page of it gets meanwhile",
+      operations: [.remap]),
   ]
 
   private static let pagingRows: [Row] = [
@@ -73,17 +83,17 @@ extension LockMap {
     Row(
       item: .pageTableEntry, lock: .space, mode: .write, range: pages,
       reason: "no page may appear where no record is any more",
-      operations: [.map, .unmap, .substitute, .exit]),
+      operations: [.map, .unmap, .remap, .substitute, .exit]),
     Row(
       item: .pageTableEntry, lock: .pageTable, mode: .write, range: "a page table",
       reason: "one of several faults installs; the others find its page",
-      operations: [.fault, .dontNeed, .map, .unmap, .substitute, .exit]),
+      operations: [.fault, .dontNeed, .map, .unmap, .remap, .substitute, .exit]),
     Row(
       item: .pageTableShape, lock: .pageTable, mode: .write,
       range: "the parent's table, then the table",
       reason:
         "one of several faults makes a table; it is freed empty and marked stray, and whoever installs looks",
-      operations: [.fault, .map, .unmap, .substitute, .exit]),
+      operations: [.fault, .map, .unmap, .remap, .substitute, .exit]),
   ]
 
   private static let objectRows: [Row] = [
@@ -92,7 +102,8 @@ extension LockMap {
       reason:
         "mappings join when an object is mapped or an identity is made, and go with their last record",
       operations: [
-        .map, .unmap, .protect, .seal, .setPolicy, .fault, .substitute, .insertSpecial, .exit,
+        .map, .unmap, .remap, .protect, .seal, .setPolicy, .fault, .substitute, .insertSpecial,
+        .exit,
       ]),
     Row(
       item: .objectPages, lock: .pageTable, mode: .read, range: "the object",
@@ -108,10 +119,12 @@ extension LockMap {
     Row(
       item: .accounting, lock: .credit, mode: .write, range: "the thread's own slot",
       reason: "nothing shared where ranges are disjoint; sums are exact when nobody runs",
-      operations: [.map, .unmap, .protect, .seal, .setPolicy, .substitute, .insertSpecial, .exit]),
+      operations: [
+        .map, .unmap, .remap, .protect, .seal, .setPolicy, .substitute, .insertSpecial, .exit,
+      ]),
     Row(
       item: .residency, lock: .credit, mode: .write, range: "the thread's own slot",
       reason: "as above",
-      operations: [.fault, .dontNeed, .map, .unmap, .substitute, .exit]),
+      operations: [.fault, .dontNeed, .map, .unmap, .remap, .substitute, .exit]),
   ]
 }

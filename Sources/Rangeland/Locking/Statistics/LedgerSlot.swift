@@ -21,6 +21,9 @@ struct LedgerSlot: ~Copyable {
   let traits = Atomic<UInt32>(0)
   let start = Atomic<UInt64>(0)
   let end = Atomic<UInt64>(0)
+  /// The second range of a request for two; empty = none.
+  let secondStart = Atomic<UInt64>(0)
+  let secondEnd = Atomic<UInt64>(0)
   /// Arrival order: a cycle stamp.
   let sequence = Atomic<UInt64>(0)
 
@@ -54,12 +57,33 @@ struct LedgerSlot: ~Copyable {
   struct Span2 {
     var start: UInt64 = 0
     var end: UInt64 = 0
+
+    /// Whether they have an address in common. An empty one has none.
+    func overlaps(_ other: Span2) -> Bool {
+      max(start, other.start) < min(end, other.end)
+    }
   }
 
   /// A stretch of a wait during which nothing changed.
   struct Interval {
     var nanoseconds: UInt64 = 0
     var attribution = Attribution()
+  }
+
+  /// The request is for two ranges, and not for what is between them. The owner tells when it has announced it.
+  borrowing func narrow(_ first: AddressRange, _ second: AddressRange) {
+    start.store(first.start, ordering: .relaxed)
+    end.store(first.end, ordering: .relaxed)
+    secondStart.store(second.start, ordering: .relaxed)
+    secondEnd.store(second.end, ordering: .relaxed)
+  }
+
+  /// The ranges that are asked for, the second empty if there is one only.
+  var ranges: (first: Span2, second: Span2) {
+    (
+      Span2(start: start.load(ordering: .relaxed), end: end.load(ordering: .relaxed)),
+      Span2(start: secondStart.load(ordering: .relaxed), end: secondEnd.load(ordering: .relaxed))
+    )
   }
 
   var mode: LockMode { traits.load(ordering: .relaxed) & 1 == 0 ? .read : .write }

@@ -180,8 +180,7 @@ extension UnsafeMutablePointer where Pointee == WaitLedger {
     var result = LedgerSlot.Attribution()
     let arrival = waiter.pointee.sequence.load(ordering: .relaxed)
     let known = waiter.pointee.isRangeKnown
-    let start = waiter.pointee.start.load(ordering: .relaxed)
-    let end = waiter.pointee.end.load(ordering: .relaxed)
+    let wanted = waiter.pointee.ranges
     let count = Int(rl_thread_index_bound()) * WaitLedger.slotsPerThread
     for i in 0..<count {
       let other = pointee.slots + i
@@ -191,8 +190,7 @@ extension UnsafeMutablePointer where Pointee == WaitLedger {
       if state == LedgerSlot.waiting && sequence >= arrival { continue }
       if waiter.pointee.mode == .read && other.pointee.mode == .read { continue }
       let otherKnown = other.pointee.isRangeKnown
-      let otherStart = other.pointee.start.load(ordering: .relaxed)
-      let otherEnd = other.pointee.end.load(ordering: .relaxed)
+      let ahead = other.pointee.ranges
       let operation = other.pointee.operation
       // The slot may have been reused while we read it.
       if other.pointee.state.load(ordering: .acquiring) != state
@@ -201,7 +199,9 @@ extension UnsafeMutablePointer where Pointee == WaitLedger {
         continue
       }
       if known && otherKnown {
-        if otherStart < end && start < otherEnd {
+        if ahead.first.overlaps(wanted.first) || ahead.first.overlaps(wanted.second)
+          || ahead.second.overlaps(wanted.first) || ahead.second.overlaps(wanted.second)
+        {
           result.kind = .conflict
           result.blocker = operation
           return result
@@ -209,10 +209,10 @@ extension UnsafeMutablePointer where Pointee == WaitLedger {
       } else if !otherKnown {
         result.kind = .unknown
       } else {
-        if result.ahead < 3 {
-          result.ranges[result.ahead] = LedgerSlot.Span2(start: otherStart, end: otherEnd)
+        for span in [ahead.first, ahead.second] where span.end != 0 {
+          if result.ahead < 3 { result.ranges[result.ahead] = span }
+          result.ahead += 1
         }
-        result.ahead += 1
       }
       if result.blocker == LedgerSlot.nobody { result.blocker = operation }
     }

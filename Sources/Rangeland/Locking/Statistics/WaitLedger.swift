@@ -17,7 +17,8 @@ import Synchronization
 
 struct WaitLedger: ~Copyable {
   static var slotsPerThread: Int { 4 }
-  static var operationSlots: Int { 16 }
+  /// Operations are fewer.
+  static var operationSlots: Int { 32 }
 
   let slots: LedgerSlotRef
   /// Requests by thread and operation, written by their thread only.
@@ -79,6 +80,7 @@ struct WaitLedger: ~Copyable {
     let slot = freeSlot(thread)
     slot.pointee.start.store(range?.start ?? 0, ordering: .relaxed)
     slot.pointee.end.store(range?.end ?? 0, ordering: .relaxed)
+    slot.pointee.secondEnd.store(0, ordering: .relaxed)
     slot.pointee.traits.store(
       LedgerSlot.traits(mode, known: range != nil, operation), ordering: .relaxed)
     slot.pointee.sequence.store(rl_cycles(), ordering: .relaxed)

@@ -73,7 +73,7 @@ extension UnsafeMutablePointer where Pointee == MemoryObject {
   enum Page {
     /// With a reference for the caller.
     case frame(FrameNumber)
-    /// The special mapping has none there.
+    /// The special mapping has none there, or it is behind the end.
     case none
     case noMemory
   }
@@ -86,6 +86,7 @@ extension UnsafeMutablePointer where Pointee == MemoryObject {
   ) -> Page {
     assert(pointee.kind != .anonymousIdentity, "the object has no pages")
     if let frame = page(index) { return .frame(frame) }
+    if index > pointee.lastPage { return .none }
     let arena = pointee.arena
     guard context.reserve(.objectIndexNode, count: ObjectIndexNode.nodesPerInsertion),
       let fresh = arena.allocate(zeroed: true, context)

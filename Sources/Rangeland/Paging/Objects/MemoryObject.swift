@@ -31,6 +31,9 @@ struct MemoryObject: ~Copyable {
   let kind: ObjectKind
   /// The maker's name for it: a file's number. Immutable.
   let identity: UInt64
+  /// The last page that it can have: shared memory has a size, and a mapping that was made longer
+  /// than that faults behind it, as on Linux. Immutable.
+  let lastPage: UInt64
   /// Where its pages come from. Immutable.
   let arena: UnsafeMutablePointer<FrameArena>
   /// One per mapping and per handle. The one that drops it to 0 frees the object.
@@ -57,9 +60,12 @@ struct MemoryObject: ~Copyable {
   /// Next of its chain there. Guarded by that latch.
   var nextFile: ObjectRef?
 
-  init(kind: ObjectKind, identity: UInt64, arena: UnsafeMutablePointer<FrameArena>) {
+  init(
+    kind: ObjectKind, identity: UInt64, lastPage: UInt64, arena: UnsafeMutablePointer<FrameArena>
+  ) {
     self.kind = kind
     self.identity = identity
+    self.lastPage = lastPage
     self.arena = arena
   }
 
@@ -74,12 +80,14 @@ struct MemoryObject: ~Copyable {
 
   /// A new object with one reference, the caller's; `nil` without memory.
   static func make(
-    _ kind: ObjectKind, identity: UInt64 = 0, _ arena: UnsafeMutablePointer<FrameArena>,
-    _ context: Context
+    _ kind: ObjectKind, identity: UInt64 = 0, lastPage: UInt64 = .max,
+    _ arena: UnsafeMutablePointer<FrameArena>, _ context: Context
   ) -> ObjectRef? {
     guard let node = context.allocate(.object) else { return nil }
     let object = node.bindMemory(to: MemoryObject.self, capacity: 1)
-    object.initialize(to: MemoryObject(kind: kind, identity: identity, arena: arena))
+    object.initialize(
+      to:
+        MemoryObject(kind: kind, identity: identity, lastPage: lastPage, arena: arena))
     return object
   }
 }

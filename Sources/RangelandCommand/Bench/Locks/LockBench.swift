@@ -35,6 +35,7 @@ struct LockBench {
     cells += self.cells(IntervalTreeSubject.self)
     cells += self.cells(RangeLockSubject.self)
     cells += self.cells(DirectorySubject.self)
+    cells += self.cells(ThroughputSubject.self)
     if groups.contains("held") { cells += heldCells() }
     for count in threads {
       cells.append(

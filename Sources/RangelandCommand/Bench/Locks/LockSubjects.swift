@@ -144,3 +144,18 @@ final class DirectorySubject: BenchLock {
     hold.release()
   }
 }
+
+/// The range lock where requests may pass those that wait.
+final class ThroughputSubject: BenchLock {
+  static let name = "range lock, throughput"
+  static let sharesReaders = true
+  static let knowsRanges = true
+  let lock = RangeLock(configuration: .init(fairness: .throughput))
+
+  @inline(__always)
+  func section(_ range: KeyRange, _ mode: LockMode, _ body: () -> Void) {
+    let hold = lock.lock(over: range, mode)
+    body()
+    hold.release()
+  }
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Random calls on a few pages, so that threads meet in nearly all of them.
+
+struct HistoryGenerator {
+  var random: VerifyRandom
+  let window: KernelProcess.AddressPair
+  private let pages: UInt64
+
+  init(seed: UInt64, window: KernelProcess.AddressPair) {
+    random = VerifyRandom(seed: seed)
+    self.window = window
+    pages = (window.end - window.start) / 4096
+  }
+
+  /// What is there before the threads begin: some pages are mapped, some hold a value.
+  mutating func prologue() -> [VerifyCall] {
+    var calls: [VerifyCall] = []
+    for _ in 0..<2 + random.below(3) {
+      let (at, length) = range()
+      calls.append(map(at, length, VerifyCall.fixed))
+      // With the right to write, for the value that follows.
+      calls[calls.count - 1].protection = 3
+      calls.append(VerifyCall(.store, VerifyAddress(nil, at), 8, value: 200 + random.below(50)))
+    }
+    return calls
+  }
+
+  /// A call of one thread; `value` is what it stores.
+  mutating func next(_ thread: Int, value: UInt64) -> VerifyCall {
+    let (at, length) = range()
+    let address = VerifyAddress(nil, at)
+    var call: VerifyCall
+    switch random.below(100) {
+    case 0..<25: call = VerifyCall(.store, address, 8, value: value)
+    case 25..<50: call = VerifyCall(.load, address, 8)
+    case 50..<60: call = map(at, length, VerifyCall.fixed)
+    case 60..<67: call = map(at, length, VerifyCall.fixedNoReplace)
+    case 67..<75: call = map(0, length, 0)
+    case 75..<79: call = map(at, length, 0)
+    case 79..<87: call = VerifyCall(.munmap, address, length)
+    case 87..<94:
+      call = VerifyCall(.mprotect, address, length, protection: random.pick([0, 1, 3, 3]))
+    default: call = VerifyCall(.madvise, address, length, flags: AdviseCall.dontNeed)
+    }
+    call.thread = thread
+    return call
+  }
+
+  private mutating func range() -> (UInt64, UInt64) {
+    let first = random.below(pages)
+    let length = 1 + random.below(min(4, pages - first))
+    return (window.start + first * 4096, length * 4096)
+  }
+
+  private mutating func map(_ at: UInt64, _ length: UInt64, _ flags: UInt64) -> VerifyCall {
+    let sharing = random.chance(20) ? VerifyCall.shared : VerifyCall.private
+    return VerifyCall(
+      .mmap, VerifyAddress(nil, at), length, protection: random.pick([3, 3, 3, 1, 0]),
+      flags: flags | sharing | VerifyCall.anonymous)
+  }
+}

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// When the k-th allocation of a call fails, for every k: the call says so, and nothing has changed, or what Linux
+// would leave; then it does what it would have done.
+
+import Rangeland
+import RangelandTestSupport
+import Testing
+
+@testable import RangelandVerify
+
+/// Small windows, over borders of page tables and of huge pages.
+private let windows = [
+  KernelProcess.AddressPair(start: 0x6000_001f_0000, end: 0x6000_0022_0000),
+  KernelProcess.AddressPair(start: 0x5555_5570_3000, end: 0x5555_5573_3000),
+  KernelProcess.AddressPair(start: 0x5000_3000, end: 0x5003_3000),
+]
+
+@Suite(.enabled(if: AddressSpace.canFailAllocations, "allocations fail in checked builds only"))
+struct AllocationFailureTests {
+  @Test(arguments: LockPolicy.allCases)
+  func `every allocation of every call of a script fails once`(_ policy: LockPolicy) throws {
+    let random = SeededRandom(for: "allocation failures under \(policy)")
+    var failures: [VerifyCall.Kind: Int] = [:]
+    for script in 0..<6 {
+      try run(policy, seed: random.seed &+ UInt64(script), calls: 60, &failures)
+    }
+    print("\(policy): \(failures.map { "\($0.key) \($0.value)" }.sorted())")
+    for kind in [.load, .mmap, .mprotect, .munmap, .store] as [VerifyCall.Kind] {
+      #expect(failures[kind, default: 0] > 0, "no allocation of \(kind) failed")
+    }
+  }
+
+  private func run(
+    _ policy: LockPolicy, seed: UInt64, calls: Int, _ failures: inout [VerifyCall.Kind: Int]
+  ) throws {
+    // Memory of its own each: a frame that one has in its caches is none that the other allocates.
+    func make() throws -> SpaceSubject {
+      try SpaceSubject(windows: windows, policy: policy, memory: try PhysicalMemory())
+    }
+    var subject = try make()
+    let reference = try make()
+    var made: [VerifyCall] = []
+    var generator = ScriptGenerator(seed: seed, windows: windows)
+    for index in 0..<calls {
+      var call = windows.resolve(generator.next(reference))
+      // They are made in a space of their own.
+      while Departure.all.contains(where: { $0.applies(call) }) {
+        call = windows.resolve(generator.next(reference))
+      }
+      let before = PageStates(reference)
+      let expected = reference.perform(call)
+      let after = PageStates(reference)
+      var k = 0
+      while true {
+        subject.space.failAllocation(after: k)
+        let outcome = subject.perform(call)
+        guard subject.space.disarmFailure() else {
+          #expect(outcome == expected, "call \(index): \(call)")
+          break
+        }
+        failures[call.kind, default: 0] += 1
+        let what = "call \(index), allocation \(k): \(call)"
+        if outcome == expected && (call.isAccess || outcome.result >= 0) {
+          // It can do without, as when a list of what is to be freed does not get longer and is worked off.
+          // Again, for the allocations that follow.
+          #expect(PageStates(subject) == after, "\(what)")
+          subject = try make()
+          for earlier in made { _ = subject.perform(earlier) }
+          k += 1
+          continue
+        }
+        let isRefusal = call.isAccess ? outcome.code == -1 : outcome == VerifyOutcome(.noMemory)
+        #expect(isRefusal, "\(what) = \(outcome)")
+        let now = PageStates(subject)
+        if call.kind.definition.keepsWhatItDid {
+          #expect(now.isBetween(before, after), "\(what)")
+        } else if call.isAccess && call.at / 4096 != (call.at + call.length - 1) / 4096 {
+          // The first of two pages may be there by now.
+        } else {
+          #expect(now == before, "\(what)")
+        }
+        k += 1
+        try #require(k < 1000, "more allocations than a call makes: \(what)")
+      }
+      #expect(PageStates(subject) == after, "call \(index): \(call)")
+      made.append(call)
+    }
+    for window in windows {
+      let all = VerifyCall(
+        .munmap, VerifyAddress(nil, window.start), window.end - window.start)
+      #expect(subject.perform(all) == .success)
+    }
+    #expect(subject.sizes() == VerifySizes())
+    #expect(subject.space.memory.framesInUse <= 1)
+  }
+}
+
+/// Everything that can be seen of a subject.
+private struct PageStates: Equatable {
+  private struct Page: Equatable {
+    var rights: UInt32
+    var isShared: Bool
+    var isPresent: Bool
+    var hash: UInt64?
+  }
+
+  private var mappings: [VerifyMapping] = []
+  private var pages: [UInt64: Page] = [:]
+  private var sizes: VerifySizes
+
+  init(_ subject: SpaceSubject) {
+    sizes = subject.sizes()
+    for window in windows {
+      let listed = subject.mappings(window.start, window.end)
+      let present = Set(subject.presentPages(window.start, window.end))
+      mappings += listed
+      for mapping in listed {
+        for page in stride(from: mapping.start, to: mapping.end, by: 4096) {
+          let isPresent = present.contains(page)
+          pages[page] = Page(
+            rights: mapping.protection, isShared: mapping.isShared, isPresent: isPresent,
+            hash: isPresent ? subject.hash(page) : nil)
+        }
+      }
+    }
+  }
+
+  /// Whether pages are as they were after a call up to some address, and as before it from there on.
+  func isBetween(_ before: PageStates, _ after: PageStates) -> Bool {
+    if pages.count != before.pages.count { return false }
+    var isDone = true
+    for page in pages.keys.sorted() {
+      if isDone && pages[page] == after.pages[page] { continue }
+      isDone = false
+      if pages[page] != before.pages[page] { return false }
+    }
+    return true
+  }
+}

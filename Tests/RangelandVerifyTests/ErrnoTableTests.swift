@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The errno tables (C1, C2, C3 and the rows of mprotect and madvise): each row is made on both sides, through the
+// helper process, and everything is compared after it.
+
+import Rangeland
+import RangelandTestSupport
+import Testing
+
+@testable import RangelandVerify
+
+/// Rows of a call: its addresses and lengths around every border that it checks, with some rights and flags.
+private struct ErrnoTable: Sendable, CustomTestStringConvertible {
+  var kind: VerifyCall.Kind
+  var protections: [UInt64] = [0]
+  var flags: [UInt64] = [0]
+
+  var testDescription: String {
+    "\(kind) prot=\(protections) flags=\(flags.map { String($0, radix: 16) })"
+  }
+
+  static let all: [ErrnoTable] = [
+    ErrnoTable(kind: .munmap),
+    ErrnoTable(kind: .mprotect, protections: [0, 1, 7]),
+    // Unknown advice, and whatever a space knows.
+    ErrnoTable(kind: .madvise, flags: [4]),
+    // MAP_FIXED, MAP_FIXED_NOREPLACE, both, and hints, of private and of shared memory.
+    ErrnoTable(kind: .mmap, protections: [1], flags: [0x32, 0x31]),
+    ErrnoTable(kind: .mmap, protections: [1], flags: [0x10_0022, 0x10_0021, 0x10_0032]),
+    ErrnoTable(kind: .mmap, protections: [3], flags: [0x22, 0x21]),
+    // No type, MAP_SHARED_VALIDATE, flags that nobody knows, MAP_GROWSDOWN of shared memory, MAP_HUGETLB.
+    ErrnoTable(
+      kind: .mmap, protections: [3, 8],
+      flags: [0x30, 0x33, 0x400_0033, 0x400_0032, 0x131, 0x4_0022]),
+  ]
+
+  private static let page: UInt64 = 4096
+  private static let end = Address.spaceEnd
+  private static let max = UInt64.max
+
+  /// In the low window, whose pages 8 to 12 are: rw, hole, r, none, rw.
+  static let layout = [
+    "mmap low+0x8000 0x1000 prot=3 flags=0x32", "mmap low+0xa000 0x1000 prot=1 flags=0x32",
+    "mmap low+0xb000 0x1000 prot=0 flags=0x32", "mmap low+0xc000 0x1000 prot=3 flags=0x32",
+  ]
+
+  private static let addresses: [VerifyAddress] =
+    [0, 1, page - 1, page, 4 * page].map { VerifyAddress(.low, 8 * page + $0) }
+    + [
+      0, 1, page, end - 2 * page, end - page, end - page + 1, end - 1, end, end + 1, end + page,
+      1 << 47, 1 << 63, max - page + 1, max - 1, max,
+    ].map { VerifyAddress(nil, $0) }
+
+  private static let lengths: [UInt64] = [
+    0, 1, page - 1, page, page + 1, 3 * page, 6 * page, end - page, end, end + 1, end + page,
+    1 << 47, 1 << 63, max - page, max - page + 1, max - page + 2, max - 1, max,
+  ]
+
+  /// The rows that stay in the windows and that a space has words for.
+  func rows(_ windows: [KernelProcess.AddressPair]) -> [VerifyCall] {
+    var rows: [VerifyCall] = []
+    for address in Self.addresses {
+      for length in Self.lengths {
+        for protection in protections {
+          for flags in flags {
+            let row = VerifyCall(kind, address, length, protection: protection, flags: flags)
+            if kind.definition.isKnown(row), windows.isHarmless(row) { rows.append(row) }
+          }
+        }
+      }
+    }
+    return rows
+  }
+}
+
+@Suite(
+  .enabled(
+    if: !KernelProcess.lacksQuery, "the kernel as the judge needs PROCMAP_QUERY, Linux 6.11"))
+struct ErrnoTableTests {
+  @Test(arguments: ErrnoTable.all, LockPolicy.allCases)
+  fileprivate func `every row is answered as the kernel answers it`(
+    _ table: ErrnoTable, _ policy: LockPolicy
+  ) throws {
+    var verification = Verification()
+    verification.policy = policy
+    let judge = try verification.makeJudge()
+    let layout = try ErrnoTable.layout.map { try VerifyCall(line: $0) }
+    var answers: Set<String> = []
+    let rows = table.rows(judge.kernel.windows)
+    for row in rows {
+      let run = try judge.run(layout + [row], interval: .max)
+      if let difference = run.difference {
+        Issue.record("\(row): the kernel \(difference.kernel), the space \(difference.subject)")
+      }
+      for seen in run.coverage.hits.keys where seen.before != "hole" || seen.answer != "ok" {
+        answers.insert(seen.answer)
+      }
+    }
+    // What a space has no words for yet has no rows.
+    #expect(rows.isEmpty || answers.count > 1, "\(rows.count) rows, all \(answers)")
+  }
+
+  @Test func `the tables have the rows that a space knows`() throws {
+    let windows = try KernelProcess().windows
+    let rows = ErrnoTable.all.map { $0.rows(windows).count }
+    print("rows of the errno tables: \(rows)")
+    // The first six are of calls that every version has.
+    #expect(rows.prefix(6).allSatisfy { $0 > 100 })
+  }
+}
