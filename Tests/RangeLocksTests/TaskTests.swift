@@ -11,10 +11,19 @@ import Testing
 
 extension LockTests {
   @Suite struct TaskTests {
-    /// Polls until `condition` holds; bounded by the watchdog. Not with `Task.yield`: a task that only yields can
-    /// keep the one thread that is awake to itself.
-    private func waitInTask(_ condition: () -> Bool) async {
-      while !condition() { try? await Task.sleep(nanoseconds: 100_000) }
+    /// Suspends until `condition` holds; bounded by the watchdog. A thread of its own looks, so that no task keeps a
+    /// thread of the pool to itself meanwhile.
+    private func waitInTask(_ condition: @escaping @Sendable () -> Bool) async {
+      let thread = await withCheckedContinuation { continuation in
+        let started = Mutexed<TestThread?>(nil)
+        started.change { thread in
+          thread = TestThread {
+            waitUntil(condition)
+            continuation.resume(returning: started)
+          }
+        }
+      }
+      thread.value?.join()
     }
 
     @Test func `More waiting tasks than threads do not keep others from running`() async throws {
@@ -145,20 +154,20 @@ extension LockTests {
 }
 
 /// A value that several tasks change.
-final class Mutexed: @unchecked Sendable {
+final class Mutexed<Value>: @unchecked Sendable {
   // Sendable: `stored` is protected by `latch`.
   private let latch = Latch()
-  private var stored: Int
+  private var stored: Value
 
-  init(_ value: Int) { stored = value }
+  init(_ value: Value) { stored = value }
 
-  func change(_ body: (inout Int) -> Void) {
+  func change(_ body: (inout Value) -> Void) {
     latch.lock()
     body(&stored)
     latch.unlock()
   }
 
-  var value: Int {
+  var value: Value {
     latch.lock()
     defer { latch.unlock() }
     return stored

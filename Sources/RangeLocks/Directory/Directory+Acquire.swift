@@ -48,11 +48,17 @@ extension Directory {
     return true
   }
 
-  /// Whether the directory is the place to ask. For a decision the caller has raised its counts, and looks at
-  /// those of other levels afterwards: see "Whole-lock mode" in docs/range-lock.md.
+  /// Whether the directory is the place to ask, and by the fast ways too. For a decision the caller has
+  /// raised its counts, and looks at those of other levels afterwards: see "Whole-lock mode" in docs/range-lock.md.
   @inline(__always)
   var isInDirectoryTime: Bool {
     header.pointee.word.load(ordering: .sequentiallyConsistent) == WholeWord.directory
+  }
+
+  /// The same for the general ways, which are right for an observed lock.
+  @inline(__always)
+  var isOpen: Bool {
+    WholeWord.isOpen(header.pointee.word.load(ordering: .sequentiallyConsistent))
   }
 
   /// Links the entry of a hold of whole-lock mode. Needs the word "switching", so that nobody else can
@@ -125,7 +131,6 @@ extension Directory {
   /// `publish` without a look at the counts.
   @inline(__always)
   func link(_ entry: EntryRef, _ level: Int, _ homes: Homes) {
-    entry.pointer.pointee.thread = UInt16(truncatingIfNeeded: rl_thread_index() &+ 1)
     // A waiting entry has it, and may be on somebody's stack already.
     let shape = shape(level, homes)
     if entry.pointer.pointee.shape != shape { entry.pointer.pointee.shape = shape }
@@ -164,7 +169,7 @@ extension Directory {
       lockCoarser(latched, range)
       homes.lock(adding: 1)
       // Now published as far as others can tell: look again, at the mode first.
-      if !isInDirectoryTime {
+      if !isOpen {
         homes.unlock(removing: 1)
         unlockCoarser(latched, range)
         if let extra { pool.give(extra) }
@@ -178,6 +183,7 @@ extension Directory {
     }
 
     entry.initialize(range, mode, token: 0)
+    noteSince(entry)
     entry.pointer.pointee.shape = shape(level, homes)
     entry.setSecondBlock(extra)
     var examination = Examination(self, entry, .look)

@@ -23,6 +23,7 @@ extension Directory {
     homes.unlock(removing: 0)
     // From here on only conflicts with the new mode queue behind us.
     letGoUnblocked(entry)
+    tellChanged(entry)
   }
 
   /// Gives up the keys of a granted request outside `range`, which is part of its range.
@@ -46,6 +47,7 @@ extension Directory {
     if old.upper != nil, new.upper == nil, let extra, extra != adoptedExtra { pool.give(extra) }
     // From here on only who wants the keys that are left queues behind us.
     letGoUnblocked(entry)
+    tellChanged(entry)
   }
 
   /// Makes a granted reader a writer: waits until other readers of its keys are gone, and keeps new ones out.
@@ -56,12 +58,22 @@ extension Directory {
     if entry.pointer.pointee.mode == .write { return true }
     // In whole-lock mode we are alone.
     if changeInWholeMode(entry, { $0.pointer.pointee.mode = .write }) { return true }
+    let isObserved = isObserved
+    if isObserved { tellStarted(entry.range, .write) }
+    let isWriter = upgradePatiently(entry, mayWait: mayWait)
+    if isObserved { tellEnded(entry.range, .write, isWriter ? entry : nil) }
+    return isWriter
+  }
+
+  private func upgradePatiently(_ entry: EntryRef, mayWait: Bool) -> Bool {
     while true {
       switch upgradeOnce(entry, mayWait: mayWait) {
       case .granted: return true
       case .refused, .moved: return false
       case .queued:
+        counters.add(.contended)
         _ = wait(entry, deadline: .max)
+        counters.add(.handOffs)
         entry.pointer.pointee.state.bitwiseAnd(~Entry.upgrading, ordering: .relaxed)
         return true
       case .noMemory:

@@ -8,36 +8,16 @@
 import Synchronization
 
 extension Directory {
-  /// The requests that hold and those that wait.
+  /// The requests that hold and those that wait; an upgrade that waits does both.
   func census() -> (holders: Int, waiters: Int) {
-    // Neither number can change its place while we count.
+    var (holders, waiters) = (0, 0)
     modeLatch.pointee.lock()
     defer { modeLatch.pointee.unlock() }
-    let word = header.pointee.word.load(ordering: .relaxed)
-    var holders = word & WholeWord.heldBit != 0 ? 1 : 0
-    var waiters = 0
-    let inUse = header.pointee.levelsInUse.load(ordering: .sequentiallyConsistent)
-    for level in 0...header.pointee.topLevel where inUse >> UInt64(level) & 1 != 0 {
-      for index in 0..<Self.shardCount {
-        let shard = shard(level, index: index)
-        shard.lock(adding: 0)
-        shard.tree.pointee.forEach(overlapping: .all) { entry in
-          // An entry with several homes counts at its first.
-          if homes(level, entry.range).lower != shard { return true }
-          let state = entry.pointer.pointee.state.load(ordering: .relaxed)
-          if state & Entry.standing != 0 {
-            holders += readersInside(entry)
-            return true
-          }
-          if state & Entry.countMask == 0 || state & Entry.upgrading != 0 { holders += 1 }
-          if state & Entry.countMask == 0 { return true }
-          if state & Entry.cancelled == 0 {
-            waiters += 1
-          }
-          return true
-        }
-        shard.unlock(removing: 0)
-      }
+    // A hold of whole-lock mode is alone, and is left there.
+    if header.pointee.word.load(ordering: .relaxed) & WholeWord.heldBit != 0 { return (1, 0) }
+    forEachRequestLocked { _, state, count in
+      if state != .waiting { holders += count }
+      if state != .holding { waiters += count }
     }
     return (holders, waiters)
   }
@@ -61,16 +41,18 @@ extension Directory {
 // MARK: - Requests
 
 extension Directory {
-  /// Calls `body` for every request, under the latch of a shard that it is in.
-  func forEachRequest(_ body: (EntryRef, RangeLock.Request.State) -> Void) {
-    // The entry of a hold of whole-lock mode is its owner's alone: it is linked first.
-    while true {
-      modeLatch.pointee.lock()
-      if header.pointee.word.load(ordering: .relaxed) & WholeWord.heldBit == 0 { break }
-      modeLatch.pointee.unlock()
-      leaveWhole()
-    }
+  /// Calls `body` for every request, under the latch of a shard that it is in. A number tells how many readers of a
+  /// hot range an entry stands for; otherwise it is 1.
+  func forEachRequest(_ body: (EntryRef, RangeLock.Request.State, Int) -> Void) {
+    modeLatch.pointee.lock()
     defer { modeLatch.pointee.unlock() }
+    // The entry of a hold of whole-lock mode is its owner's alone: it is linked first.
+    leaveWholeLocked()
+    forEachRequestLocked(body)
+  }
+
+  /// The same for a directory that is open. Needs the mode latch.
+  private func forEachRequestLocked(_ body: (EntryRef, RangeLock.Request.State, Int) -> Void) {
     let inUse = header.pointee.levelsInUse.load(ordering: .sequentiallyConsistent)
     for level in 0...header.pointee.topLevel where inUse >> UInt64(level) & 1 != 0 {
       for index in 0..<Self.shardCount {
@@ -79,9 +61,7 @@ extension Directory {
         shard.lock(adding: 0)
         shard.tree.pointee.forEach(overlapping: .all) { entry in
           // An entry with several homes is told at its first.
-          if homes(level, entry.range).lower == shard, let state = requestState(entry) {
-            body(entry, state)
-          }
+          if homes(level, entry.range).lower == shard { tell(entry, body) }
           return true
         }
         shard.unlock(removing: 0)
@@ -89,12 +69,18 @@ extension Directory {
     }
   }
 
-  /// Nil for a request that was taken back and is about to go.
-  private func requestState(_ entry: EntryRef) -> RangeLock.Request.State? {
+  private func tell(_ entry: EntryRef, _ body: (EntryRef, RangeLock.Request.State, Int) -> Void) {
     let state = entry.pointer.pointee.state.load(ordering: .relaxed)
-    if state & Entry.standing != 0, readersInside(entry) == 0 { return nil }
-    if state & Entry.upgrading != 0 { return .upgrading }
-    if state & Entry.countMask == 0 { return .holding }
-    return state & Entry.cancelled == 0 ? .waiting : nil
+    if state & Entry.standing != 0 {
+      let inside = readersInside(entry)
+      if inside > 0 { body(entry, .holding, inside) }
+    } else if state & Entry.upgrading != 0 {
+      body(entry, .upgrading, 1)
+    } else if state & Entry.countMask == 0 {
+      body(entry, .holding, 1)
+    } else if state & Entry.cancelled == 0 {
+      // A request that was taken back is about to go.
+      body(entry, .waiting, 1)
+    }
   }
 }

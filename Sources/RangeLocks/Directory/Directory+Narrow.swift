@@ -172,7 +172,8 @@ extension Directory {
 
   @inline(never)
   private func releaseGeneral(_ entry: EntryRef) {
-    if header.pointee.word.load(ordering: .acquiring) != WholeWord.directory { awaitSwitch() }
+    if !WholeWord.isOpen(header.pointee.word.load(ordering: .acquiring)) { awaitSwitch() }
+    if isObserved { tellReleased(entry) }
     // Not before: the entry of a hold of whole-lock mode gets its shape when it is taken over.
     if entry.pointer.pointee.shape == 0 { return leaveStripe(entry) }
     release(entry)

@@ -23,15 +23,22 @@ extension Directory {
   func tryAcquire(_ range: KeyRange, _ mode: LockMode) -> EntryRef? {
     guard let entry = pool.take().map(EntryRef.init) else { return nil }
     countRequest()
+    if settle(range, mode, entry) || acquireFast(range, mode, entry) { return entry }
+    let isObserved = isObserved
+    if isObserved { tellStarted(range, mode) }
+    let isGranted = tryAcquireSlow(range, mode, entry)
+    if isObserved { tellEnded(range, mode, isGranted ? entry : nil) }
+    if isGranted { return entry }
+    pool.give(entry.raw)
+    return nil
+  }
+
+  private func tryAcquireSlow(_ range: KeyRange, _ mode: LockMode, _ entry: EntryRef) -> Bool {
     while true {
-      if settle(range, mode, entry) { return entry }
-      if acquireFast(range, mode, entry) { return entry }
       switch acquireSlow(range, mode, entry, mayWait: false) {
-      case .granted: return entry
-      case .moved: continue
-      case .queued, .refused, .noMemory:
-        pool.give(entry.raw)
-        return nil
+      case .granted: return true
+      case .moved: if settle(range, mode, entry) { return true }
+      case .queued, .refused, .noMemory: return false
       }
     }
   }
@@ -51,12 +58,26 @@ extension Directory {
   private func acquireWaiting(
     _ range: KeyRange, _ mode: LockMode, _ entry: EntryRef, deadline: UInt64
   ) -> Bool {
+    let isObserved = isObserved
+    if isObserved { tellStarted(range, mode) }
+    let isGranted = acquirePatiently(range, mode, entry, deadline: deadline)
+    if isObserved { tellEnded(range, mode, isGranted ? entry : nil) }
+    return isGranted
+  }
+
+  private func acquirePatiently(
+    _ range: KeyRange, _ mode: LockMode, _ entry: EntryRef, deadline: UInt64
+  ) -> Bool {
     while true {
       if settle(range, mode, entry) { return true }
       switch acquireSlow(range, mode, entry, mayWait: true) {
       case .granted: return true
       case .moved: continue
-      case .queued: return wait(entry, deadline: deadline)
+      case .queued:
+        counters.add(.contended)
+        if !wait(entry, deadline: deadline) { return false }
+        counters.add(.handOffs)
+        return true
       case .refused, .noMemory:
         if deadline != .max, rl_monotonic_ns() >= deadline {
           pool.give(entry.raw)
@@ -78,7 +99,7 @@ extension Directory {
   private func settleSlow(_ range: KeyRange, _ mode: LockMode, _ entry: EntryRef) -> Bool {
     while true {
       switch header.pointee.word.load(ordering: .relaxed) {
-      case WholeWord.directory: return false
+      case WholeWord.directory, WholeWord.observed: return false
       case WholeWord.free: if takeWord(range, mode, entry) { return true }
       default: leaveWhole()
       }

@@ -34,6 +34,7 @@ extension Directory {
         if takeInvitation(entry) { return true }
         continue
       }
+      counters.add(.parks)
       let error = rl_futex_wait(entry.stateAddress, old | Entry.parked, deadline)
       if error == -ETIMEDOUT { return !cancel(entry) }
     }

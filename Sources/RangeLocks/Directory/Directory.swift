@@ -40,6 +40,8 @@ struct Directory: @unchecked Sendable {
   static let shardBits = 7
   static let shardCount = 1 << shardBits
   static let levelBits = 2
+  /// What lies before the shards: header, changes of mode, `adoptedExtra`, observation, counters.
+  static let fixedBlocks = 4 + CounterStripes.count
 
   /// Makes an empty directory; the lowest granule has `1 << granuleShift` keys.
   init(granuleShift: Int, entersWholeMode: Bool, mostPasses: UInt32, pool: NodePool) {
@@ -58,7 +60,10 @@ struct Directory: @unchecked Sendable {
   }
 
   /// Gives the memory back. Nobody may use the directory any more.
-  func destroy() { _ = rl_release(raw, Self.bytes(header.pointee.topLevel)) }
+  func destroy() {
+    observation.replaceHook(nil)
+    _ = rl_release(raw, Self.bytes(header.pointee.topLevel))
+  }
 
   private static func bytes(_ topLevel: Int) -> Int {
     stripesOffset(topLevel) + Stripe.slotCount * Stripe.count * nodeStride
@@ -67,7 +72,7 @@ struct Directory: @unchecked Sendable {
   /// The stripes lie behind the shards.
   @inline(__always)
   static func stripesOffset(_ topLevel: Int) -> Int {
-    (3 &+ (topLevel &+ 1) &* shardCount) &* nodeStride
+    (fixedBlocks &+ (topLevel &+ 1) &* shardCount) &* nodeStride
   }
 
   @inlinable @inline(__always)
@@ -96,6 +101,12 @@ struct Directory: @unchecked Sendable {
   var modeSwitch: UnsafeMutablePointer<ModeSwitch> {
     (raw + nodeStride + 64).assumingMemoryBound(to: ModeSwitch.self)
   }
+
+  @inline(__always)
+  var observation: Observation { Observation(raw: raw + 3 * nodeStride) }
+
+  @inline(__always)
+  var counters: CounterStripes { CounterStripes(raw: raw + 4 * nodeStride) }
 
   @inlinable @inline(__always)
   var pool: NodePool { header.pointee.pool }
@@ -142,7 +153,7 @@ extension Directory {
 
   @inline(__always)
   func shard(_ level: Int, index: Int) -> ShardRef {
-    ShardRef(raw: raw + (3 &+ (level &<< Self.shardBits) &+ index) &* nodeStride)
+    ShardRef(raw: raw + (Self.fixedBlocks &+ (level &<< Self.shardBits) &+ index) &* nodeStride)
   }
 
   /// The shards of the granules of `level` that contain the keys of `range`: at most three granules.

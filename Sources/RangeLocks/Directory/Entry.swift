@@ -37,9 +37,9 @@ struct Entry: ~Copyable {
   @usableFromInline var mode: LockMode
   /// The level, and in the low two bits the number of home shards.
   var shape: UInt8
-  /// Index + 1 of the thread that asked; 0 in checked builds while the entry is in no shard, so that they trap on
-  /// a second release.
-  var thread: UInt16
+  /// Index + 1 of the thread that asked, and `sinceBit`; 0 in checked builds while the entry is in no shard, so that
+  /// they trap on a second release.
+  @usableFromInline var thread: UInt16
 
   var level: Int { Int(shape) &>> 2 }
 
@@ -68,6 +68,8 @@ struct Entry: ~Copyable {
   /// The task was cancelled before it was suspended.
   static let cancelRequested: UInt32 = 1 << 31
   static let continuationOffset = 120
+  /// Of `thread`: unless a task is suspended, the time since when it waits or holds is at `continuationOffset`.
+  static let sinceBit: UInt16 = 1 << 15
   static let countMask: UInt32 = passOne - 1
 }
 
@@ -206,7 +208,21 @@ struct EntryRef: Equatable, @unchecked Sendable {
     pointer.pointee.first = range.first
     pointer.pointee.last = range.last
     pointer.pointee.mode = mode
+    pointer.pointee.thread = UInt16(truncatingIfNeeded: rl_thread_index() &+ 1)
     pointer.pointee.state.store(token, ordering: .relaxed)
+  }
+
+  /// Whether `since` was noted. Not for a standing entry.
+  var hasSince: Bool { pointer.pointee.thread & Entry.sinceBit != 0 }
+
+  /// Since when it waits or holds. Others may look while the owner notes it.
+  var since: UInt64 {
+    get { sinceWord.pointee.load(ordering: .relaxed) }
+    nonmutating set { sinceWord.pointee.store(newValue, ordering: .relaxed) }
+  }
+
+  private var sinceWord: UnsafeMutablePointer<Atomic<UInt64>> {
+    (raw + Entry.continuationOffset).assumingMemoryBound(to: Atomic<UInt64>.self)
   }
 
   @inline(__always)

@@ -82,6 +82,9 @@ struct Examination {
     if other == entry { return false }
     if other.pointer.pointee.state.load(ordering: .relaxed) & Entry.upgrading != 0 { return true }
     // A writer that does not hold waits behind us: it came later, or we would have waited for it.
-    return other.pointer.pointee.mode != .write && !other.standInFront()
+    if other.pointer.pointee.mode == .write { return false }
+    if !other.standInFront() { return true }
+    directory.counters.add(.overtakings)
+    return false
   }
 }

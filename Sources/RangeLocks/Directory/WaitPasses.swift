@@ -81,7 +81,9 @@ extension Directory {
     let most = header.pointee.mostPasses
     var passesAll = true
     shard.tree.pointee.forEach(overlapping: range) { other in
-      if other.pointer.pointee.mode.conflicts(with: mode), !other.pass(most) { passesAll = false }
+      if !other.pointer.pointee.mode.conflicts(with: mode) { return true }
+      passesAll = other.pass(most)
+      if passesAll { counters.add(.overtakings) }
       return passesAll
     }
     return passesAll

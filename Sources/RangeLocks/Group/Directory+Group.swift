@@ -23,6 +23,7 @@ extension Directory {
         return nil
       }
       entry.initialize(piece.range, piece.mode, token: 0)
+      noteSince(entry)
       let level = level(of: piece.range)
       let homes = homes(level, piece.range)
       entry.pointer.pointee.shape = shape(level, homes)
@@ -59,7 +60,7 @@ extension Directory {
       while true {
         lock(shards)
         forEachHome(of: group) { $0.raise() }
-        if !isInDirectoryTime {
+        if !isOpen {
           forEachHome(of: group) { $0.lower() }
           unlock(shards)
           return .moved
@@ -197,6 +198,23 @@ extension Directory {
   func acquireGroup(
     _ pieces: UnsafeBufferPointer<RangeRequest>, deadline: UInt64
   ) -> EntryGroup? {
+    observing(pieces) { acquireGroupPatiently(pieces, deadline: deadline) }
+  }
+
+  /// Tells an observer of the request that `body` makes.
+  private func observing(
+    _ pieces: UnsafeBufferPointer<RangeRequest>, _ body: () -> EntryGroup?
+  ) -> EntryGroup? {
+    if !isObserved { return body() }
+    for piece in pieces { tellStarted(piece.range, piece.mode) }
+    let group = body()
+    tellEnded(pieces, group)
+    return group
+  }
+
+  private func acquireGroupPatiently(
+    _ pieces: UnsafeBufferPointer<RangeRequest>, deadline: UInt64
+  ) -> EntryGroup? {
     while true {
       guard let group = makeGroup(pieces) else {
         if deadline != .max, rl_monotonic_ns() >= deadline { return nil }
@@ -205,7 +223,11 @@ extension Directory {
       }
       switch publishInDirectory(group, mayWait: true) {
       case .granted: return group
-      case .queued: return wait(group, deadline: deadline) ? group : nil
+      case .queued:
+        counters.add(.contended)
+        if !wait(group, deadline: deadline) { return nil }
+        counters.add(.handOffs)
+        return group
       case .refused, .noMemory, .moved:
         discard(group)
         if deadline != .max, rl_monotonic_ns() >= deadline { return nil }
@@ -216,15 +238,17 @@ extension Directory {
 
   /// Takes all ranges if nothing conflicts.
   func tryAcquireGroup(_ pieces: UnsafeBufferPointer<RangeRequest>) -> EntryGroup? {
-    guard let group = makeGroup(pieces) else { return nil }
-    if publishInDirectory(group, mayWait: false) == .granted { return group }
-    discard(group)
-    return nil
+    observing(pieces) {
+      guard let group = makeGroup(pieces) else { return nil }
+      if publishInDirectory(group, mayWait: false) == .granted { return group }
+      discard(group)
+      return nil
+    }
   }
 
   func publishInDirectory(_ group: EntryGroup, mayWait: Bool) -> Outcome {
     while true {
-      if !isInDirectoryTime { leaveWhole() }
+      if !isOpen { leaveWhole() }
       let outcome = publish(group, mayWait: mayWait)
       if outcome != .moved { return outcome }
     }
@@ -256,6 +280,7 @@ extension Directory {
 
   /// Ends a granted group.
   func release(_ group: EntryGroup) {
+    if isObserved { group.visitAll { tellReleased($0) } }
     group.visitAll { release($0) }
     group.giveBlocks(pool)
   }

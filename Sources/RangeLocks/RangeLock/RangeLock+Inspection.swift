@@ -7,6 +7,8 @@
 // Mechanism: takes the lock out of whole-lock mode, then walks the shards of the levels in use, one latch at a time.
 // Cost: proportional to the requests and to 128 shards a level in use. Not for hot paths.
 
+import CRangeland
+
 extension RangeLock {
   /// A request as it was seen.
   public struct Request: Sendable, Hashable {
@@ -25,17 +27,42 @@ extension RangeLock {
     /// The mode it holds or waits for.
     public var mode: LockMode
     public var state: State
+    /// Who asked: the number of the thread, as `RangeLock.currentThread` tells it, also where a task asked, on whichever
+    /// thread it ran. Nil for a reader of a range that many read, which is counted and no more. Numbers of threads that
+    /// have ended are used again.
+    public var thread: Int?
+    /// Since when it holds, or waits if it waits: CLOCK_MONOTONIC in nanoseconds. Nil unless the request began while
+    /// `setNotesTimes(true)` was in force, since otherwise no request looks at a clock, and for a task that had to wait.
+    public var since: UInt64?
+
+    init(
+      range: KeyRange, mode: LockMode, state: State, thread: Int? = nil, since: UInt64? = nil
+    ) {
+      self.range = range
+      self.mode = mode
+      self.state = state
+      self.thread = thread
+      self.since = since
+    }
   }
+
+  /// The number that `Request.thread` tells for requests of the calling thread.
+  public static var currentThread: Int { Int(rl_thread_index()) }
 
   /// The requests that share a key with `range`, in no particular order. One for several ranges is told range by range.
   ///
   /// Others may change them at any time. Waits for latches only.
   public func requests(overlapping range: KeyRange = .all) -> [Request] {
     var found: [Request] = []
-    directory.forEachRequest { entry, state in
+    directory.forEachRequest { entry, state, count in
       guard entry.range.overlaps(range) else { return }
-      found.append(
-        Request(range: entry.range, mode: entry.pointer.pointee.mode, state: state))
+      var request = Request(range: entry.range, mode: entry.pointer.pointee.mode, state: state)
+      let word = entry.pointer.pointee.state.load(ordering: .relaxed)
+      if word & Entry.standing == 0 {
+        request.thread = Int(entry.pointer.pointee.thread & ~Entry.sinceBit) - 1
+        if entry.hasSince, word & Entry.suspended == 0 { request.since = entry.since }
+      }
+      for _ in 0..<count { found.append(request) }
     }
     return found
   }

@@ -16,6 +16,7 @@ extension Directory {
   func suspend(_ entry: EntryRef) async -> Bool {
     await withTaskCancellationHandler {
       await withUnsafeContinuation { (continuation: UnsafeContinuation<Bool, Never>) in
+        counters.add(.parks)
         entry.continuation.initialize(to: continuation)
         // Releases the continuation; acquires like a grant.
         let old = entry.pointer.pointee.state.bitwiseOr(

@@ -19,16 +19,34 @@ extension RangeLock {
     if let entry = acquireEasily(range, mode) {
       return RangeHold(entry: entry, directory: directory)
     }
+    let isObserved = directory.isObserved
+    if isObserved { directory.tellStarted(range, mode) }
+    do throws(CancellationError) {
+      let entry = try await acquireSuspending(range, mode)
+      if isObserved { directory.tellEnded(range, mode, entry) }
+      return RangeHold(entry: entry, directory: directory)
+    } catch {
+      if isObserved { directory.tellEnded(range, mode, nil) }
+      throw error
+    }
+  }
+
+  /// Asks until the request is granted.
+  private func acquireSuspending(
+    _ range: KeyRange, _ mode: LockMode
+  ) async throws(CancellationError) -> EntryRef {
     while true {
       guard let entry = directory.pool.take().map(EntryRef.init) else {
         try await waitForMemory()
         continue
       }
       switch directory.ask(range, mode, entry) {
-      case .granted: return RangeHold(entry: entry, directory: directory)
+      case .granted: return entry
       case .queued:
-        if await directory.suspend(entry) { return RangeHold(entry: entry, directory: directory) }
-        throw CancellationError()
+        directory.counters.add(.contended)
+        if !(await directory.suspend(entry)) { throw CancellationError() }
+        directory.counters.add(.handOffs)
+        return entry
       case .refused, .noMemory, .moved:
         directory.pool.give(entry.raw)
         try await waitForMemory()
@@ -44,6 +62,23 @@ extension RangeLock {
     overAll requests: [RangeRequest]
   ) async throws(CancellationError) -> RangeSetHold {
     precondition(!requests.isEmpty, "RangeLock: a request has at least one range")
+    let isObserved = directory.isObserved
+    if isObserved { for piece in requests { directory.tellStarted(piece.range, piece.mode) } }
+    do throws(CancellationError) {
+      let group = try await acquireSuspending(requests)
+      if isObserved {
+        group.visitAll { directory.tellEnded($0.range, $0.pointer.pointee.mode, $0) }
+      }
+      return RangeSetHold(group: group, directory: directory)
+    } catch {
+      if isObserved { for piece in requests { directory.tellEnded(piece.range, piece.mode, nil) } }
+      throw error
+    }
+  }
+
+  private func acquireSuspending(
+    _ requests: [RangeRequest]
+  ) async throws(CancellationError) -> EntryGroup {
     while true {
       guard
         let group = RangeRequest.withPieces(of: requests, { directory.makeGroup($0) })
@@ -52,8 +87,9 @@ extension RangeLock {
         continue
       }
       switch directory.publishInDirectory(group, mayWait: true) {
-      case .granted: return RangeSetHold(group: group, directory: directory)
+      case .granted: return group
       case .queued:
+        directory.counters.add(.contended)
         var place = 0
         while let entry = group[place] {
           if !(await directory.suspend(entry)) {
@@ -62,7 +98,8 @@ extension RangeLock {
           }
           place += 1
         }
-        return RangeSetHold(group: group, directory: directory)
+        directory.counters.add(.handOffs)
+        return group
       case .refused, .noMemory, .moved:
         directory.discard(group)
         try await waitForMemory()

@@ -40,10 +40,16 @@ extension Directory {
   @inline(never)
   func leaveWhole() {
     modeLatch.pointee.lock()
+    leaveWholeLocked()
+    modeLatch.pointee.unlock()
+  }
+
+  /// Needs the mode latch.
+  func leaveWholeLocked() {
     while true {
       // Acquires the holder's entry.
       let word = header.pointee.word.load(ordering: .acquiring)
-      if word == WholeWord.directory { break }
+      if WholeWord.isOpen(word) { return }
       guard let holder = WholeWord.holder(word) else {
         // Sequentially consistent: pairs with the look of `acquireFast` after it raised its counts.
         if header.pointee.word.compareExchange(
@@ -51,7 +57,7 @@ extension Directory {
           ordering: .sequentiallyConsistent
         ).exchanged {
           noteLeaving()
-          break
+          return
         }
         continue
       }
@@ -64,9 +70,8 @@ extension Directory {
       adopt(holder)
       header.pointee.word.store(WholeWord.directory, ordering: .sequentiallyConsistent)
       noteLeaving()
-      break
+      return
     }
-    modeLatch.pointee.unlock()
   }
 
   /// A mode that was left soon is entered later the next time.
@@ -78,6 +83,13 @@ extension Directory {
     let wasWorthwhile = rl_monotonic_ns() &- state.pointee.enteredAt >= ModeSwitch.worthwhile
     state.pointee.samplesNeeded =
       wasWorthwhile ? ModeSwitch.fewestSamples : min(needed * 2, ModeSwitch.mostSamples)
+  }
+
+  /// How often the mode was changed.
+  var modeSwitches: UInt64 {
+    modeLatch.pointee.lock()
+    defer { modeLatch.pointee.unlock() }
+    return modeSwitch.pointee.entered &+ modeSwitch.pointee.left
   }
 
   // MARK: Entering
@@ -105,7 +117,7 @@ extension Directory {
     modeLatch.pointee.lock()
     defer { modeLatch.pointee.unlock() }
     enterWholeLocked()
-    return header.pointee.word.load(ordering: .relaxed) != WholeWord.directory
+    return !WholeWord.isOpen(header.pointee.word.load(ordering: .relaxed))
   }
 
   /// Needs the mode latch.

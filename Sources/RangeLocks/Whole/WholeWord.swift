@@ -12,6 +12,7 @@
 //   0                  free: no entry in the directory, nobody holds
 //   address + 1        held by that entry; the directory is empty
 //   2                  directory: requests go there
+//   10                 directory, observed: requests go there, by the general ways only (`Observation`)
 //   4                  between two of them; only while the mode latch is held
 
 import CRangeland
@@ -24,6 +25,17 @@ enum WholeWord {
   @usableFromInline static var heldBit: UInt64 { 1 }
   @usableFromInline static var directory: UInt64 { 2 }
   @usableFromInline static var switching: UInt64 { 4 }
+  static var observed: UInt64 { directory | 8 }
+
+  /// Whether the word says that the directory is the place to ask, observed or not. No address has the bit.
+  @inline(__always)
+  static func isOpen(_ word: UInt64) -> Bool {
+    #if RANGELAND_WITHOUT_TRACING
+      word == directory
+    #else
+      word & directory != 0
+    #endif
+  }
 
   /// The word while `entry` holds.
   @inlinable @inline(__always)
@@ -59,6 +71,7 @@ extension Directory {
     entry.pointer.pointee.first = range.first
     entry.pointer.pointee.last = range.last
     entry.pointer.pointee.mode = mode
+    entry.pointer.pointee.thread = UInt16(truncatingIfNeeded: rl_thread_index() &+ 1)
     // Releases the entry to whoever takes it over; acquires the sections of earlier holders.
     return header.pointee.word.compareExchange(
       expected: WholeWord.free, desired: WholeWord.held(entry),
@@ -80,6 +93,9 @@ extension Directory {
         failureOrdering: .relaxed
       ).exchanged
     {
+      #if RANGELAND_CHECKS
+        entry.pointer.pointee.thread = 0
+      #endif
       pool.give(entry.raw, cache)
     } else {
       releaseFromDirectory(entry, cache)

@@ -30,7 +30,7 @@ extension AddressSpace {
       }
       if record.pointee.start > position { isComplete = false }
       do throws(Errno) {
-        position = try layout.pointee.modifyStep(
+        position = try modifyStep(
           from: max(position, record.pointee.start), to: range.end, hold, context, &change
         ) { $0.pointee.advised(advice) }.range.end
       } catch {
@@ -61,10 +61,13 @@ extension VMARecord {
       flags.insert(.randomAccess)
     case .dontFork: flags.insert(.dontFork)
     case .doFork:
-      if flags.contains(.special) { return .refuse(.invalidArgument) }
+      // Linux refuses devices (`VM_IO`).
+      if backing?.pointee.object.special?.kind == .device { return .refuse(.invalidArgument) }
       flags.remove(.dontFork)
     case .wipeOnFork:
-      if backing != nil { return .refuse(.invalidArgument) }
+      if backing != nil && !(flags.contains(.special) && !flags.contains(.shared)) {
+        return .refuse(.invalidArgument)
+      }
       flags.insert(.wipeOnFork)
     case .keepOnFork: flags.remove(.wipeOnFork)
     case .dontDump: flags.insert(.dontDump)

@@ -38,7 +38,7 @@ extension AddressSpace {
       case .done: return
       case .refused(let reason):
         throw AccessFault(reason: reason, address: address, access: access)
-      case .needsSpaceLock: break
+      case .unmapped, .needsSpaceLock: break
       }
     }
     while true {
@@ -48,9 +48,15 @@ extension AddressSpace {
       let outcome = resolve(address, access, hold, mayPublishIdentity: true, accessor, context)
       context.unpin()
       hold.release()
-      guard case .refused(let reason) = outcome else { return }
-      if reason == .notMapped, growStack(to: address, context) { continue }
-      throw AccessFault(reason: reason, address: address, access: access)
+      switch outcome {
+      case .done: return
+      case .unmapped:
+        if growStack(to: address, context) { continue }
+        throw AccessFault(reason: .notMapped, address: address, access: access)
+      case .refused(let reason):
+        throw AccessFault(reason: reason, address: address, access: access)
+      case .needsSpaceLock: preconditionFailure("a fault under the space lock asked for it")
+      }
     }
   }
 
@@ -58,6 +64,8 @@ extension AddressSpace {
   enum Outcome {
     case done
     case refused(AccessFault.Reason)
+    /// No VMA is there; a stack above may grow.
+    case unmapped
     /// The VMA's lock word is not enough.
     case needsSpaceLock
   }
@@ -92,7 +100,7 @@ extension AddressSpace {
   ) -> Outcome {
     let page = AddressRange(pageOf: address)
     LockMap.observe(.layout, hold, page)
-    guard var record = layout.pointee.find(address) else { return .refused(.notMapped) }
+    guard var record = layout.pointee.find(address) else { return .unmapped }
     LockMap.observe(.vmaFlags, hold, page)
     let flags = record.pointee.flags
     guard flags.allows(access) else { return .refused(.notPermitted) }

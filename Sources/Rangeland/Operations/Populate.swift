@@ -59,7 +59,7 @@ extension AddressSpace {
         switch resolve(position, access, hold, mayPublishIdentity: true, nil, context) {
         case .done: position += Address.pageSize
         case .refused(.outOfMemory): return .noMemory
-        case .refused: return .badAddress
+        case .refused, .unmapped: return .badAddress
         case .needsSpaceLock: preconditionFailure("a fault under the space lock asked for it")
         }
       }

@@ -213,6 +213,7 @@ extension AddressSpace {
     let offset = record.pointee.pageOffset(at: request.start)
     if offset.addingReportingOverflow(request.newLength >> 12).overflow { throw .invalidArgument }
     if flags.contains(.special) { throw .badAddress }
+    try refuseGrowth(of: (request.newLength - request.oldLength) >> 12, flags)
     return record
   }
 

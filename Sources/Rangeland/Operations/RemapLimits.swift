@@ -13,6 +13,16 @@ extension AddressSpace {
     !hasLimits || counters.allows(.mapCount, Charge(areas: areas), context)
   }
 
+  /// Refuses growth beyond the limits of size and data as they are before a fixed target is emptied, as Linux does.
+  func refuseGrowth(of pages: UInt64, _ flags: VMAFlags) throws(Errno) {
+    if !hasLimits { return }
+    let context = reclaimer.context()
+    var wanted = Charge(pages: Int64(pages))
+    if flags.countsAsData { wanted.dataPages = Int64(pages) }
+    guard let granted = counters.begin(wanted, context) else { throw .noMemory }
+    counters.settle(granted, Charge(), context)
+  }
+
   /// Charges what a mapping grows by, runs `body`, which makes the change, and settles.
   ///
   /// - Throws: `ENOMEM` beyond the limits of the space's size, of data, or of what may be promised.
@@ -36,6 +46,22 @@ extension AddressSpace {
     }
     settle(granted, &change, since: before, context)
     return step
+  }
+
+  /// Counts what a change has done so far, for limits that are looked at before it ends.
+  func countNow(_ change: inout LayoutChange, _ context: Context) {
+    if !hasLimits { return }
+    var done = change.counts
+    done -= change.settled
+    // These have no limit, or are moved by who locks; `count` comes to them.
+    done.executablePages = 0
+    done.stackPages = 0
+    done.lockedPages = 0
+    counters.move(.mapCount, Int64(done.areas), context)
+    counters.move(.totalVM, Int64(done.totalPages), context)
+    counters.move(.dataVM, Int64(done.dataPages), context)
+    counters.move(.committed, Int64(done.accountedPages), context)
+    change.settled += done
   }
 
   /// As `move`, within the limits.

@@ -24,6 +24,8 @@ extension AddressSpace {
       try cutTail(request, hold, context, &change, &drops)
       request.oldLength = request.newLength
     }
+    // What went makes room.
+    countNow(&change, context)
     return try moveWithinLimits(
       request, to: target.start, nil, flags, hold, context, &change, &drops)
   }

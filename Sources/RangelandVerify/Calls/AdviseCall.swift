@@ -73,6 +73,8 @@ struct AdviseCall: CallDefinition {
 
   func reach(_ call: VerifyCall) -> [KernelProcess.AddressPair]? { call.reachUpToItsEnd }
 
+  var keepsWhatItDid: Bool { true }
+
   // MARK: coverage
 
   func coverageName(_ call: VerifyCall) -> String {

@@ -98,11 +98,11 @@ struct PolicyCall: CallDefinition {
   func ordinary(_ generator: inout ScriptGenerator, _ subject: any VerifySubject) -> VerifyCall {
     let (window, offset) = generator.place(subject)
     return VerifyCall(
-      .get_mempolicy, VerifyAddress(window, offset &+ generator.random.below(4096)), 0)
+      .getPolicy, VerifyAddress(window, offset &+ generator.random.below(4096)), 0)
   }
 
   func edge(_ generator: inout ScriptGenerator) -> VerifyCall {
-    VerifyCall(.get_mempolicy, generator.edgeRange().0, 0)
+    VerifyCall(.getPolicy, generator.edgeRange().0, 0)
   }
 
   // MARK: on both sides

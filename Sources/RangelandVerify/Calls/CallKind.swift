@@ -7,7 +7,7 @@
 extension VerifyCall {
   /// A system call, or an access to memory.
   public enum Kind: String, CaseIterable, Sendable {
-    case get_mempolicy
+    case getPolicy = "get_mempolicy"
     case load
     case madvise
     case mbind
@@ -22,7 +22,7 @@ extension VerifyCall {
     /// Everything that is to be known about calls of this kind.
     var definition: any CallDefinition {
       switch self {
-      case .get_mempolicy: PolicyCall()
+      case .getPolicy: PolicyCall()
       case .load: AccessCall(isStore: false)
       case .madvise: AdviseCall()
       case .mbind: BindCall()

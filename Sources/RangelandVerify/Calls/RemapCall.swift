@@ -122,7 +122,9 @@ struct RemapCall: CallDefinition {
     if arguments.newLength <= arguments.length { return true }
     // Where it goes if it cannot grow depends on all; whether it can, on what is beyond the area.
     return call.flags & Self.mayMove == 0
-      && areas.contains { $0.start <= call.at && call.at + arguments.newLength <= $0.end }
+      && areas.contains {
+        $0.start <= call.at && call.at <= $0.end && arguments.newLength <= $0.end - call.at
+      }
   }
 
   func near(_ call: VerifyCall) -> [NearPlace] {

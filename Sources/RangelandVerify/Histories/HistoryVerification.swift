@@ -61,7 +61,8 @@ public struct HistoryVerification {
   public static var judgedFrom: Int { 1000 }
 
   static let required = [
-    "load SEGV_ACCERR", "load SEGV_MAPERR", "load ok", "madvise ENOMEM", "madvise ok",
+    "load SEGV_ACCERR", "load SEGV_MAPERR", "load ok", "madvise-dontneed ENOMEM",
+    "madvise-dontneed ok",
     "mmap ENOMEM",
     "mmap ok", "mmap-fixed ok", "mmap-hint ok", "mmap-noreplace EEXIST", "mmap-noreplace ok",
     "mprotect ENOMEM", "mprotect ok", "munmap ok", "store SEGV_ACCERR", "store SEGV_MAPERR",

@@ -59,7 +59,7 @@ struct ScriptGenerator {
 
   mutating func next(_ subject: any VerifySubject) -> VerifyCall {
     while true {
-      let edge = random.chance(5) ? edgeKinds.pick(&random) : nil
+      let edge = random.chance(3) ? edgeKinds.pick(&random) : nil
       let definition = (edge ?? ordinaryKinds.pick(&random)!).definition
       // The same kind again when a call cannot be made, so that kinds keep their shares; but not for ever.
       for _ in 0..<20 {

@@ -35,6 +35,15 @@ struct BenchLocks: ParsableCommand {
   @Option(help: "The most ranges that are held in the group `held`; a million take 150 MB.")
   var held = 1_000_000
 
+  @Option(
+    help: .init(
+      "Only acquire and release on one way, `--operations` times: whole-lock, directory, wide.",
+      visibility: .hidden))
+  var count: String?
+
+  @Option(help: .init("How often, with `--count`.", visibility: .hidden))
+  var operations = 100_000
+
   @Flag(help: "Print JSON.")
   var json = false
 
@@ -45,12 +54,16 @@ struct BenchLocks: ParsableCommand {
       throw ValidationError(
         "--rounds, --milliseconds and --held take numbers of at least 1, --threads from 1 to 1024")
     }
+    if let count, !CountedLoop.paths.contains(count) || operations < 0 {
+      throw ValidationError("--count: there are \(CountedLoop.paths), and no negative numbers")
+    }
     if let unknown = only.first(where: { !LockBench.groups.contains($0) }) {
       throw ValidationError("--only: no group is named '\(unknown)'; there are \(LockBench.groups)")
     }
   }
 
   func run() throws {
+    if let count { return CountedLoop.run(count, operations: operations) }
     let bench = LockBench(
       groups: Set(only.isEmpty ? LockBench.groups : only), threadCounts: threads, mostHeld: held)
     let cells = bench.cells()
