@@ -62,7 +62,7 @@ extension VMARecord {
     case .dontFork: flags.insert(.dontFork)
     case .doFork:
       // Linux refuses devices (`VM_IO`).
-      if backing?.pointee.object.special?.kind == .device { return .refuse(.invalidArgument) }
+      if flags.contains(.device) { return .refuse(.invalidArgument) }
       flags.remove(.dontFork)
     case .wipeOnFork:
       if backing != nil && !(flags.contains(.special) && !flags.contains(.shared)) {

@@ -284,10 +284,8 @@ extension AddressSpace {
     let seen = tables.leaf(page)
     if let seen, seen.latchedEntry(page).isGuard { return .refused(.notMapped) }
     let object = backing.pointee.object
-    var special: SpecialMapping?
-    if object.pointee.kind == .special { special = object.special }
     let frame: FrameNumber
-    switch object.pageCreating(backing.pageIndex(page), filledBy: special, context) {
+    switch object.pageCreating(backing.pageIndex(page), context) {
     case .frame(let found): frame = found
     case .none: return .refused(.noPage)
     case .noMemory: return .refused(.outOfMemory)
@@ -297,7 +295,7 @@ extension AddressSpace {
     let kind: PageKind =
       switch object.pointee.kind {
       case .file: .file
-      case .special: special?.kind == .device ? .uncounted : .file
+      case .special: record.pointee.flags.contains(.device) ? .uncounted : .file
       case .sharedAnonymous, .anonymousIdentity: .sharedMemory
       }
     guard let leaf = tables.latchLeaf(page, creating: true, seen: seen, context) else {

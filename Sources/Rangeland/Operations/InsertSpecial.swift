@@ -36,6 +36,8 @@ extension AddressSpace {
     specials.keep(special)
     var flags = VMAFlags(protection, sharing)
     flags.insert(.special)
+    if !special.maySplit { flags.insert(.uncut) }
+    if special.kind == .device { flags.insert(.device) }
     flags.remove(.account)
     flags.subtract(.mayAccess)
     if allowed.contains(.read) { flags.insert(.mayRead) }

@@ -40,7 +40,7 @@ extension AddressSpace {
   ) throws(Errno) -> RemapStep {
     let target = AddressRange(start: address, end: address + request.newLength)
     guard let record = layout.pointee.find(request.start) else { throw .badAddress }
-    let special = record.special
+    let isSpecial = record.pointee.flags.contains(.special)
     if record.forbidsCut(request.start, request.start + request.oldLength) {
       throw .invalidArgument
     }
@@ -59,7 +59,7 @@ extension AddressSpace {
     }
     LockMap.observe(.vmaFlags, hold, target)
     LockMap.observe(.vmaOffset, hold, target)
-    special?.opened?()
+    if isSpecial { record.tellSpecialOpened() }
     if request.oldLength == 0 { return .done(address) }
     let source = AddressRange(start: request.start, end: request.start + request.oldLength)
     LockMap.observe(.pageTableEntry, hold, source)
@@ -86,7 +86,7 @@ extension AddressSpace {
         }
       }
     }
-    special?.moved?(source, moved)
+    if isSpecial { record.tellSpecialMoved(source, moved) }
     // Tables that are empty now go; there is nothing else in them.
     tables.zap(source, into: &drops, freeingTables: true, context)
     drops.shootdown()

@@ -37,7 +37,25 @@ extension UnsafeMutablePointer where Pointee == MemoryObject {
   }
 }
 
+extension UnsafeMutablePointer where Pointee == MemoryObject {
+  /// Lets the special mapping fill a zeroed frame that is to be page `index`. `false` = there is no such page.
+  @inline(never)
+  func fillSpecial(_ index: UInt64, _ frame: FrameNumber) -> Bool {
+    let bytes = UnsafeMutableRawBufferPointer(
+      start: pointee.arena.pointee.bytes(of: frame), count: Int(Address.pageSize))
+    return special.unsafelyUnwrapped.fill(index, bytes)
+  }
+}
+
 extension UnsafeMutablePointer where Pointee == VMARecord {
+  /// Tells a special mapping that there is one piece more.
+  @inline(never)
+  func tellSpecialOpened() { special?.opened?() }
+
+  /// Tells a special mapping that it was moved as a whole.
+  @inline(never)
+  func tellSpecialMoved(_ from: AddressRange, _ to: AddressRange) { special?.moved?(from, to) }
+
   /// The special mapping of the VMA; `nil` for others.
   var special: SpecialMapping? {
     pointee.flags.contains(.special) ? pointee.backing?.pointee.object.special : nil
@@ -45,7 +63,7 @@ extension UnsafeMutablePointer where Pointee == VMARecord {
 
   /// Whether `[start, end)` would cut this VMA, which may not be cut.
   func forbidsCut(_ start: Address, _ end: Address) -> Bool {
-    guard let special, !special.maySplit else { return false }
+    guard pointee.flags.contains(.uncut) else { return false }
     return (start > pointee.start && start < pointee.end)
       || (end > pointee.start && end < pointee.end)
   }

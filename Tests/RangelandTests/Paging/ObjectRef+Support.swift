@@ -5,7 +5,7 @@
 @testable import Rangeland
 
 extension UnsafeMutablePointer where Pointee == MemoryObject {
-  func pageCreating(_ index: UInt64, _ context: Context) -> FrameNumber? {
-    if case .frame(let frame) = pageCreating(index, filledBy: nil, context) { frame } else { nil }
+  func frameCreating(_ index: UInt64, _ context: Context) -> FrameNumber? {
+    if case .frame(let frame) = pageCreating(index, context) { frame } else { nil }
   }
 }

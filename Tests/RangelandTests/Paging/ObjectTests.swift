@@ -29,7 +29,7 @@ import Testing
       let index = 10 + random.below(100)
       let address = (index &+ mapping.pointee.deltaPages) << 12
       #expect(mapping.pageIndex(address) == index)
-      let frame = mapping.pointee.object.pageCreating(index, context)!
+      let frame = mapping.pointee.object.frameCreating(index, context)!
       let tables = spaces[Int(mapping.pointee.space)]
       let leaf = tables.latchLeaf(address, creating: true, context)!
       let isNew = leaf.install(
@@ -125,7 +125,7 @@ import Testing
       runThreads(4) { _ in
         let context = memory.reclaimer.context()
         for index in indices {
-          let frame = shared.pageCreating(index, context)!
+          let frame = shared.frameCreating(index, context)!
           let row = memory.arena.pointee.metadata + Int(frame)
           precondition(row.pointee.object == shared && row.pointee.index == index)
           memory.arena.release(frame, context)
@@ -188,7 +188,7 @@ import Testing
       }
       defer { mapping.release(context) }
       let before = object.pointee.pageCount.load(ordering: .relaxed)
-      guard let cached = object.pageCreating(index, context) else {
+      guard let cached = object.frameCreating(index, context) else {
         #expect(object.pointee.pageCount.load(ordering: .relaxed) == before)
         #expect(object.page(index) == nil)
         return false

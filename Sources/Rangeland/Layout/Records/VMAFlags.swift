@@ -51,6 +51,10 @@ struct VMAFlags: OptionSet, Sendable, Hashable {
   static let reservation = VMAFlags(rawValue: 0x8000_0000)
   /// `VM_LOCKONFAULT`: locked as its pages come, not populated.
   static let lockOnFault = VMAFlags(rawValue: 0x1_0000_0000)
+  /// A special mapping that may not be cut (Linux `vm_operations_struct.may_split`).
+  static let uncut = VMAFlags(rawValue: 0x2_0000_0000)
+  /// A special mapping that is no memory (`VM_PFNMAP`, `VM_IO`).
+  static let device = VMAFlags(rawValue: 0x4_0000_0000)
 
   /// Neither a special mapping nor a reservation merges.
   static let unmergeable = VMAFlags(rawValue: 0x8000_1000)

@@ -82,7 +82,7 @@ extension UnsafeMutablePointer where Pointee == MemoryObject {
   /// returns a frame nothing has changed. Of several threads that ask for a new page one makes it and all
   /// get it.
   func pageCreating(
-    _ index: UInt64, filledBy special: SpecialMapping?, _ context: Context
+    _ index: UInt64, _ context: Context
   ) -> Page {
     assert(pointee.kind != .anonymousIdentity, "the object has no pages")
     if let frame = page(index) { return .frame(frame) }
@@ -91,14 +91,10 @@ extension UnsafeMutablePointer where Pointee == MemoryObject {
     guard context.reserve(.objectIndexNode, count: ObjectIndexNode.nodesPerInsertion),
       let fresh = arena.allocate(zeroed: true, context)
     else { return .noMemory }
-    if let special {
-      let bytes = UnsafeMutableRawBufferPointer(
-        start: arena.pointee.bytes(of: fresh), count: Int(Address.pageSize))
-      // The hook may not touch the space; the reservation above is this thread's and stays.
-      guard special.fill(index, bytes) else {
-        arena.release(fresh, context)
-        return .none
-      }
+    // A hook may not touch the space; the reservation above is this thread's and stays.
+    if pointee.kind == .special, !fillSpecial(index, fresh) {
+      arena.release(fresh, context)
+      return .none
     }
     arena.setOwner(of: fresh, self, index: index)
     pointee.pagesLatch.lock(.pageTable)
