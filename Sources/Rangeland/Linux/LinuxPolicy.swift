@@ -101,10 +101,10 @@ extension AddressSpace {
   ) throws(Errno) -> (mode: MemoryPolicy.Mode, flags: MemoryPolicy.Flags) {
     let word = Int32(truncatingIfNeeded: raw)
     let flags = MemoryPolicy.Flags(rawValue: word & MemoryPolicy.Flags.all.rawValue)
-    guard let mode = MemoryPolicy.Mode(rawValue: word & ~MemoryPolicy.Flags.all.rawValue),
-      !flags.isSuperset(of: [.staticNodes, .relativeNodes]),
-      !flags.contains(.balancing) || mode == .bind || mode == .preferredMany
-    else { throw .invalidArgument }
+    guard let mode = MemoryPolicy.Mode(rawValue: word & ~MemoryPolicy.Flags.all.rawValue) else {
+      throw .invalidArgument
+    }
+    try flags.check(for: mode)
     return (mode, flags)
   }
 
@@ -114,15 +114,12 @@ extension AddressSpace {
     if bits == 0 || mask == 0 { return 0 }
     if bits > 4096 * 8 { throw .invalidArgument }
     var nodes: UInt64 = 0
-    do throws(AccessFault) {
-      for word in (0..<(bits + 63) / 64).reversed() {
-        var value = try load(UInt64.self, at: mask + word * 8)
-        if word == bits / 64 { value &= 1 << (bits % 64) - 1 }
-        if word > 0 && value != 0 { throw AccessFault(reason: .noPage, address: 0, access: .read) }
-        nodes = value
+    for word in (0..<(bits + 63) / 64).reversed() {
+      do throws(AccessFault) { nodes = try load(UInt64.self, at: mask + word * 8) } catch {
+        throw .badAddress
       }
-    } catch {
-      throw error.reason == .noPage ? .invalidArgument : .badAddress
+      if word == bits / 64 { nodes &= 1 << (bits % 64) - 1 }
+      if word > 0 && nodes != 0 { throw .invalidArgument }
     }
     return nodes
   }

@@ -12,14 +12,23 @@ extension AddressSpace {
   /// has the number by which it was made, and no path.
   public func maps(in range: AddressRange = .wholeSpace) -> String {
     var text = ""
-    for mapping in mappings(in: range) { mapping.writeMapsLine(to: &text) }
+    let heap = heapRange
+    for mapping in mappings(in: range) { mapping.writeMapsLine(to: &text, heap: heap) }
     return text
+  }
+}
+
+extension AddressSpace {
+  /// From the heap's start to the break; `nil` when the space has no heap or an empty one.
+  var heapRange: AddressRange? {
+    guard let start = heapStart, let end = programBreak, start < end else { return nil }
+    return AddressRange(start: start, end: end)
   }
 }
 
 extension MappingInfo {
   /// Appends the mapping's line, with its end of line.
-  func writeMapsLine(to text: inout String) {
+  func writeMapsLine(to text: inout String, heap: AddressRange?) {
     let start = text.utf8.count
     text += "\(Self.hex(range.start))-\(Self.hex(range.end)) "
     text += protection.contains(.read) ? "r" : "-"
@@ -29,7 +38,7 @@ extension MappingInfo {
     let offset = isAnonymous ? 0 : pageOffset << 12
     text += " \(Self.hex(offset)) \(sharedObject == nil ? "00:00" : "00:01") "
     text += "\(sharedObject ?? file ?? 0) "
-    if let name = listedName {
+    if let name = listedName ?? (heap.map(range.overlaps) == true ? "[heap]" : nil) {
       let width = text.utf8.count - start
       text += String(repeating: " ", count: max(0, 73 - width)) + name
     }

@@ -24,8 +24,9 @@ extension AddressSpace {
   /// dirty) is not told. Takes no lock and makes no writer wait.
   public func smaps(in range: AddressRange = .wholeSpace) -> String {
     var text = ""
+    let heap = heapRange
     for (mapping, usage) in mappingUsage(in: range) {
-      mapping.writeMapsLine(to: &text)
+      mapping.writeMapsLine(to: &text, heap: heap)
       func line(_ name: String, _ bytes: UInt64) {
         let label = name + ":"
         let value = String(bytes >> 10)
@@ -44,8 +45,10 @@ extension AddressSpace {
       line("Private_Dirty", usage.privateDirty)
       line("Referenced", usage.referenced)
       line("Anonymous", usage.anonymous)
+      line("KSM", 0)
+      line("LazyFree", usage.lazilyFreed)
       for name in [
-        "KSM", "LazyFree", "AnonHugePages", "ShmemPmdMapped", "FilePmdMapped", "Shared_Hugetlb",
+        "AnonHugePages", "ShmemPmdMapped", "FilePmdMapped", "Shared_Hugetlb",
         "Private_Hugetlb", "Swap", "SwapPss",
       ] { line(name, 0) }
       line("Locked", mapping.flags.contains(.locked) ? usage.proportional : 0)

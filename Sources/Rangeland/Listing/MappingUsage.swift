@@ -20,14 +20,17 @@ public struct MappingUsage: Sendable, Hashable {
   public var referenced: UInt64 = 0
   /// Belongs to no file and no object (`Anonymous`).
   public var anonymous: UInt64 = 0
+  /// Released by `Advice.free` and not written to since (`LazyFree`).
+  public var lazilyFreed: UInt64 = 0
 
   /// Linux's divisor of a byte, so that many small parts add up (`PSS_SHIFT`).
   private static var fraction: UInt64 { 12 }
 
   mutating func add(_ entry: PageTableEntry, mappedAt places: UInt64) {
     let size = Address.pageSize
-    // A page that is anonymous was written, or it would be the page of zeros.
-    let isDirty = entry.isDirty || entry.kind == .anonymous
+    // A page that is anonymous was written, or it would be the page of zeros; unless it was released since.
+    let isDirty = entry.isDirty || (entry.kind == .anonymous && !entry.isLazilyReleased)
+    if entry.isLazilyReleased { lazilyFreed += size }
     resident += size
     if entry.kind == .anonymous { anonymous += size }
     if entry.isAccessed || isDirty { referenced += size }

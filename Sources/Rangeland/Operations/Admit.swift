@@ -37,10 +37,7 @@ extension AddressSpace {
   ) {
     var done = change.counts
     done -= before
-    // These two have no limit, and lockedVM is moved by who locks.
-    done.executablePages = 0
-    done.stackPages = 0
-    done.lockedPages = 0
+    done = done.limited
     counters.settle(granted, done.charge, context)
     change.settled += done
   }

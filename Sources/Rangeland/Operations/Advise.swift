@@ -87,6 +87,8 @@ extension AddressSpace {
     LockMap.observe(.vmaFlags, hold, piece)
     let flags = record.pointee.flags
     if record.pointee.isSealed(against: advice) { throw .notPermitted }
+    // Linux `VM_PFNMAP`: there is no page to do anything to.
+    if flags.contains(.device) && advice.isForMemory { throw .invalidArgument }
     if flags.contains(.locked) && !advice.isForLocked { throw .invalidArgument }
     switch advice {
     case .dontNeed, .dontNeedLocked:
@@ -146,6 +148,14 @@ extension AddressSpace {
 }
 
 extension Advice {
+  /// Whether it acts on pages of memory, which devices have none of.
+  fileprivate var isForMemory: Bool {
+    switch self {
+    case .dontNeed, .dontNeedLocked, .cold, .pageOut: true
+    default: false
+    }
+  }
+
   /// Whether it is given for locked mappings too.
   fileprivate var isForLocked: Bool {
     switch self {

@@ -26,14 +26,28 @@ extension AddressSpace {
     var counts = change.counts
     counts -= change.settled
     LockMap.observe(.accounting, .credit, .write)
-    counters.move(.mapCount, Int64(counts.areas), context)
-    counters.move(.totalVM, Int64(counts.totalPages), context)
-    counters.move(.dataVM, Int64(counts.dataPages), context)
-    counters.move(.committed, Int64(counts.accountedPages), context)
+    moveLimited(counts, context)
     if counts.executablePages != 0 {
       counters.add(.execVM, Int64(counts.executablePages), context)
     }
     if counts.stackPages != 0 { counters.add(.stackVM, Int64(counts.stackPages), context) }
+  }
+
+  /// Counts what a change has done so far, for limits that are looked at before it ends.
+  func countNow(_ change: inout LayoutChange, _ context: Context) {
+    if !hasLimits { return }
+    var done = change.counts.limited
+    done -= change.settled
+    moveLimited(done, context)
+    change.settled += done
+  }
+
+  @inline(__always)
+  private func moveLimited(_ counts: LayoutCounts, _ context: Context) {
+    counters.move(.mapCount, Int64(counts.areas), context)
+    counters.move(.totalVM, Int64(counts.totalPages), context)
+    counters.move(.dataVM, Int64(counts.dataPages), context)
+    counters.move(.committed, Int64(counts.accountedPages), context)
   }
 
   /// Takes the pages of a range out of the page tables. When it returns nobody can use them; the

@@ -54,7 +54,9 @@ extension AddressSpace {
     while position < range.end {
       guard let record = layout.pointee.find(position) else { return .noMemory }
       let end = min(range.end, record.pointee.end)
-      guard let access = populating.access(record.pointee.flags) else { return .invalidArgument }
+      guard let access = populating.access(record.pointee.flags),
+        !record.pointee.flags.contains(.device)
+      else { return .invalidArgument }
       while position < end {
         switch resolve(position, access, hold, mayPublishIdentity: true, nil, context) {
         case .done: position += Address.pageSize

@@ -48,22 +48,6 @@ extension AddressSpace {
     return step
   }
 
-  /// Counts what a change has done so far, for limits that are looked at before it ends.
-  func countNow(_ change: inout LayoutChange, _ context: Context) {
-    if !hasLimits { return }
-    var done = change.counts
-    done -= change.settled
-    // These have no limit, or are moved by who locks; `count` comes to them.
-    done.executablePages = 0
-    done.stackPages = 0
-    done.lockedPages = 0
-    counters.move(.mapCount, Int64(done.areas), context)
-    counters.move(.totalVM, Int64(done.totalPages), context)
-    counters.move(.dataVM, Int64(done.dataPages), context)
-    counters.move(.committed, Int64(done.accountedPages), context)
-    change.settled += done
-  }
-
   /// As `move`, within the limits.
   func moveWithinLimits(
     _ request: RemapRequest, to address: Address, _ place: Reservation?, _ flags: VMAFlags,

@@ -33,6 +33,12 @@ public struct MemoryPolicy: Sendable, Hashable {
     /// Pages may be moved to where they are used (`MPOL_F_NUMA_BALANCING`).
     public static let balancing = Flags(rawValue: 1 << 13)
     static let all = Flags(rawValue: 7 << 13)
+
+    /// Refuses flags that exclude each other or that the mode does not take (Linux `sanitize_mpol_flags`).
+    func check(for mode: Mode) throws(Errno) {
+      if isSuperset(of: [.staticNodes, .relativeNodes]) { throw .invalidArgument }
+      if contains(.balancing) && mode != .bind && mode != .preferredMany { throw .invalidArgument }
+    }
   }
 
   public let mode: Mode
@@ -56,10 +62,7 @@ public struct MemoryPolicy: Sendable, Hashable {
   ///   mode takes none, and when none of the nodes exists where it needs one.
   public init(_ mode: Mode, flags: Flags = [], nodes: UInt64 = 0) throws(Errno) {
     let isFixed = !flags.isDisjoint(with: [.staticNodes, .relativeNodes])
-    if flags.isSuperset(of: [.staticNodes, .relativeNodes]) { throw .invalidArgument }
-    if flags.contains(.balancing) && mode != .bind && mode != .preferredMany {
-      throw .invalidArgument
-    }
+    try flags.check(for: mode)
     var mode = mode
     switch mode {
     case .default:

@@ -27,7 +27,9 @@ extension AddressSpace {
         counters.setLimit(.lockedVM, pages(newValue.lockedMemory))
         // One more than the limit is reached: `map` looks before, not after.
         counters.setLimit(
-          .mapCount, newValue.mappingCount.map { Int64(max(0, $0)) + 1 } ?? SpaceCounters.unlimited)
+          .mapCount,
+          newValue.mappingCount.map { min(Int64(max(0, $0)), SpaceCounters.unlimited - 1) + 1 }
+            ?? SpaceCounters.unlimited)
         var promised: UInt64?
         var single = UInt64.max
         switch newValue.overcommit {

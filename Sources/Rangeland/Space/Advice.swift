@@ -19,7 +19,7 @@ public enum Advice: Int32, CaseIterable, Sendable, Hashable {
   case sequential = 2
   /// A child made by `fork` does not get the mapping (`MADV_DONTFORK`).
   case dontFork = 10
-  /// Ends `dontFork` (`MADV_DOFORK`). `EINVAL` for a special mapping.
+  /// Ends `dontFork` (`MADV_DOFORK`). `EINVAL` for a device.
   case doFork = 11
   /// Equal pages may become one (`MADV_MERGEABLE`). Nothing happens to shared memory and special mappings.
   case mergeable = 12
@@ -33,7 +33,7 @@ public enum Advice: Int32, CaseIterable, Sendable, Hashable {
   case dontDump = 16
   /// Ends `dontDump` (`MADV_DODUMP`). `EINVAL` for a special mapping.
   case doDump = 17
-  /// A child made by `fork` finds zeros (`MADV_WIPEONFORK`). `EINVAL` unless private memory without file.
+  /// A child made by `fork` finds zeros (`MADV_WIPEONFORK`). `EINVAL` for shared memory and files.
   case wipeOnFork = 18
   /// Ends `wipeOnFork` (`MADV_KEEPONFORK`).
   case keepOnFork = 19
@@ -42,7 +42,7 @@ public enum Advice: Int32, CaseIterable, Sendable, Hashable {
 
   /// The pages will be wanted soon (`MADV_WILLNEED`): there is nowhere to read them from yet.
   case willNeed = 3
-  /// The pages are thrown away (`MADV_DONTNEED`). `EINVAL` for a locked mapping.
+  /// The pages are thrown away (`MADV_DONTNEED`). `EINVAL` for a locked mapping and a device.
   case dontNeed = 4
   /// The same, of locked mappings too (`MADV_DONTNEED_LOCKED`).
   case dontNeedLocked = 24
@@ -53,7 +53,7 @@ public enum Advice: Int32, CaseIterable, Sendable, Hashable {
   /// The contents of a shared object are thrown away, for all who map it (`MADV_REMOVE`): `ENOTSUP`, a space
   /// does not do that yet. `EINVAL` for private memory without file and for a locked mapping.
   case remove = 9
-  /// The pages were not used for long (`MADV_COLD`). `EINVAL` for a locked mapping.
+  /// The pages were not used for long (`MADV_COLD`). `EINVAL` for a locked mapping and a device.
   case cold = 20
   /// The pages should leave memory (`MADV_PAGEOUT`): those that `free` has released go, others have nowhere to go
   /// to. `EINVAL` for a locked mapping.

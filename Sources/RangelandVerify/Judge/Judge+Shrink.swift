@@ -12,18 +12,29 @@ extension Judge {
   /// - Returns: `nil` when the script does not differ when it is run again.
   func shrink(
     _ script: [VerifyCall], limit: Int = 3000
-  ) throws(VerifyError) -> (calls: [VerifyCall], difference: VerifyDifference)? {
-    var runs = 0
-    func differing(
-      _ calls: [VerifyCall], interval: Int
-    ) throws(VerifyError) -> (calls: [VerifyCall], difference: VerifyDifference)? {
-      runs += 1
-      let run = try self.run(calls, interval: interval)
-      return run.difference.map { (run.calls, $0) }
-    }
+  ) throws(VerifyError) -> Differing? {
     // Everything after every call: what was noticed late is found where it began. From then on the
     // script's end is early enough.
-    guard var best = try differing(script, interval: 1) else { return nil }
+    let whole = try run(script, interval: 1)
+    guard let difference = whole.difference else { return nil }
+    var best: Differing = (whole.calls, difference)
+    try shorten(&best, runs: limit - 1) { (calls) throws(VerifyError) in
+      let run = try self.run(calls, interval: .max)
+      return run.difference.map { (run.calls, $0) }
+    }
+    return best
+  }
+
+  typealias Differing = (calls: [VerifyCall], difference: VerifyDifference)
+
+  /// Takes ever smaller pieces from a script as long as what is left still differs.
+  ///
+  /// - Parameter differing: the script, or its beginning, if it differs.
+  func shorten(
+    _ best: inout Differing, runs limit: Int,
+    _ differing: ([VerifyCall]) throws(VerifyError) -> Differing?
+  ) throws(VerifyError) {
+    var runs = 0
     var size = max(1, best.calls.count / 2)
     while runs < limit {
       var removed = false
@@ -33,15 +44,17 @@ extension Judge {
         var shorter = best.calls
         shorter.removeSubrange(start..<end)
         // An empty script shows nothing to a reader.
-        if !shorter.isEmpty, let found = try differing(shorter, interval: .max) {
-          best = found
-          removed = true
+        if !shorter.isEmpty {
+          runs += 1
+          if let found = try differing(shorter) {
+            best = found
+            removed = true
+          }
         }
         end = min(start, best.calls.count)
       }
       if size == 1 && !removed { break }
       if !removed { size = max(1, size / 2) }
     }
-    return best
   }
 }

@@ -57,33 +57,12 @@ extension Judge {
   /// - Returns: `nil` when the script does not differ again.
   func shrink(
     _ script: [VerifyCall], _ parts: ThreadParts, limit: Int = 150, times: Int = 40
-  ) throws(VerifyError) -> (calls: [VerifyCall], difference: VerifyDifference)? {
-    var runs = 0
-    func differing(
-      _ calls: [VerifyCall]
-    ) throws(VerifyError) -> (calls: [VerifyCall], difference: VerifyDifference)? {
-      runs += 1
-      let run = try self.run(calls, parts, times: times, interval: .max)
-      return run.difference.map { (calls, $0) }
+  ) throws(VerifyError) -> Differing? {
+    func differing(_ calls: [VerifyCall]) throws(VerifyError) -> Differing? {
+      try run(calls, parts, times: times, interval: .max).difference.map { (calls, $0) }
     }
     guard var best = try differing(script) else { return nil }
-    var size = max(1, best.calls.count / 2)
-    while runs < limit {
-      var removed = false
-      var end = best.calls.count
-      while end > 0 && runs < limit {
-        let start = max(0, end - size)
-        var shorter = best.calls
-        shorter.removeSubrange(start..<end)
-        if !shorter.isEmpty, let found = try differing(shorter) {
-          best = found
-          removed = true
-        }
-        end = min(start, best.calls.count)
-      }
-      if size == 1 && !removed { break }
-      if !removed { size = max(1, size / 2) }
-    }
+    try shorten(&best, runs: limit - 1, differing)
     return best
   }
 }

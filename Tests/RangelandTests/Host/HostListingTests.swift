@@ -112,6 +112,24 @@ struct HostListingTests {
     }
   }
 
+  @Test func `the heap has its name, and released pages are told`() throws {
+    let space = try makeSpace(.ranged)
+    space.heapStart = base
+    #expect(space.setBreak(to: base + 2 * page) == base + 2 * page)
+    try mapPages(space, 8, 1)
+    let lines = space.maps().split(separator: "\n")
+    #expect(lines.map { $0.hasSuffix("[heap]") } == [true, false])
+    try space.store(UInt8(1), at: base)
+    try space.store(UInt8(1), at: base + page)
+    try space.advise(.free, at: base, length: page)
+    let usage = try #require(space.mappingUsage().first?.usage)
+    #expect(usage.lazilyFreed == page)
+    #expect(usage.privateClean == page && usage.privateDirty == page)
+    #expect(space.smaps().contains("LazyFree:              4 kB"))
+    try space.store(UInt8(2), at: base)
+    #expect(space.mappingUsage().first?.usage.lazilyFreed == 0)
+  }
+
   @Test func `status has the sizes of the usage`() throws {
     let window = try HostWindow(pages: 16)
     let space = try makeSpace(.ranged)

@@ -10,6 +10,19 @@ import Testing
 @testable import Rangeland
 
 @Suite struct LimitTests {
+  @Test func `limits of any size may be set`() throws {
+    let space = try makeSpace(.ranged)
+    for count in [Int.max, Int.max - 1, -1, Int.min] {
+      space.limits = Limits(
+        addressSpace: .max, data: .max, lockedMemory: .max, stack: .max, mappingCount: count,
+        overcommit: .strict(limit: .max))
+      // As in Linux, one more than the limit.
+      #expect(errno { try mapPages(space, 0, 1) } == nil)
+      #expect(errno { try mapPages(space, 4, 1) } == (count > 0 ? nil : .noMemory))
+      try space.unmap(at: base, length: 8 * page)
+    }
+  }
+
   @Test(arguments: LockPolicy.allCases)
   func `RLIMIT_AS counts every page, and credits those that a fixed mapping replaces`(
     _ policy: LockPolicy

@@ -145,6 +145,36 @@ private final class Calls: Sendable {
     #expect(calls.counts == [0, 1])
   }
 
+  /// As the kernel answers for its own [vvar] and [vdso], probed on Linux 6.18.
+  @Test("P1: advice for devices and for special memory", arguments: LockPolicy.allCases)
+  func advice(_ policy: LockPolicy) throws {
+    let space = try AddressSpace(policy: policy)
+    let device = SpecialMapping(name: "[vvar]", kind: .device, content: .fault { _, _ in true })
+    let memory = SpecialMapping(name: "[vdso]", content: .bytes([1]))
+    let vvar = try space.insert(device, length: page, protection: .read, allowed: .read)
+    let vdso = try space.insert(memory, length: page, protection: [.read, .execute])
+    let refusedForDevices: [Advice] = [
+      .dontNeed, .dontNeedLocked, .cold, .pageOut, .populateRead, .doFork,
+    ]
+    for advice in refusedForDevices {
+      #expect(throws: Errno.invalidArgument, "\(advice)") {
+        try space.advise(advice, at: vvar, length: page)
+      }
+      try space.advise(advice, at: vdso, length: page)
+    }
+    for advice in [.free, .installGuard, .removeGuard, .doDump] as [Advice] {
+      for at in [vvar, vdso] {
+        #expect(throws: Errno.invalidArgument, "\(advice)") {
+          try space.advise(advice, at: at, length: page)
+        }
+      }
+    }
+    for advice in [.dontFork, .dontDump, .mergeable, .hugePage, .wipeOnFork] as [Advice] {
+      try space.advise(advice, at: vdso, length: page)
+    }
+    #expect(try space.load(UInt8.self, at: vdso) == 1)
+  }
+
   @Test("V1: split three times, four pieces are closed", arguments: LockPolicy.allCases)
   func pieces(_ policy: LockPolicy) throws {
     let calls = Calls()

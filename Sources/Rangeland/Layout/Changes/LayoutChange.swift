@@ -52,6 +52,16 @@ struct LayoutCounts: Equatable, Sendable {
     a.accountedPages -= b.accountedPages
   }
 
+  /// Only what has a limit: the rest is counted once, when a change ends.
+  var limited: LayoutCounts {
+    var counts = self
+    counts.executablePages = 0
+    counts.stackPages = 0
+    // Moved by who locks.
+    counts.lockedPages = 0
+    return counts
+  }
+
   static func += (a: inout LayoutCounts, b: LayoutCounts) {
     a.areas += b.areas
     a.totalPages += b.totalPages
