@@ -150,12 +150,13 @@ private struct PageStates: Equatable {
     }
   }
 
-  /// Whether pages are as they were before or after an access; a stack may have grown without its page.
+  /// Whether pages are as they were before or after an access; a stack may have grown without its page, and of two
+  /// pages the first may have been made, of zeros.
   func hasGrown(from before: PageStates, upTo after: PageStates) -> Bool {
     Set(pages.keys).union(before.pages.keys).allSatisfy { page in
-      let now = pages[page]
-      return now == before.pages[page] || now == after.pages[page]
-        || before.pages[page] == nil && after.pages[page] != nil && now?.isPresent == false
+      let (now, old, new) = (pages[page], before.pages[page], after.pages[page])
+      if now == old || now == new { return true }
+      return old?.isPresent != true && now?.rights == new?.rights && now?.isShared == new?.isShared
     }
   }
 
