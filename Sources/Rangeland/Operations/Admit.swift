@@ -90,7 +90,7 @@ extension AddressSpace {
     _ range: AddressRange, _ flags: VMAFlags, _ hold: borrowing WriteHold,
     _ change: inout LayoutChange, _ context: Context
   ) throws(Errno) -> Charge {
-    let old = layout.pointee.usage(in: range).counts
+    let old = layout.pointee.usage(in: range)
     do throws(Errno) {
       // Two where a VMA is cut in the middle; if only one is allowed, `insert` looks whether that will do.
       var wanted = try charge(range.length >> 12, flags, replacing: old, areas: 2)

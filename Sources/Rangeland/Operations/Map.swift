@@ -23,9 +23,10 @@ extension AddressSpace {
   /// - Returns: the first address.
   /// - Throws: in Linux's order `EINVAL` for no length; `ENOMEM` for one that no gap holds, or a fixed
   ///   address beyond the space; `EINVAL` for a fixed address that is not page aligned; `EEXIST` for
-  ///   `.fixedNoReplace` over a mapping; `EINVAL` for a stack that is shared; `ENOMEM` when a limit of the space does not allow it (then mappings
-  ///   that reach over an end of a fixed range stay split there, as in Linux), or when there is no memory
-  ///   for records. On an error nothing else has changed.
+  ///   `.fixedNoReplace` over a mapping; `EPERM` over a sealed one, and `EINVAL` over a part of a special one
+  ///   that may not be cut; `EINVAL` for a stack that is shared; `ENOMEM` when a limit of the space does not
+  ///   allow it (then mappings that reach over an end of a fixed range stay split there, as in Linux), or when
+  ///   there is no memory for records. On an error nothing else has changed.
   public func map(
     length: UInt64, at address: MapAddress = .anywhere, protection: Protection,
     sharing: Sharing = .private, options: MapOptions = []

@@ -65,25 +65,3 @@ extension AddressSpace {
     }
   }
 }
-
-extension LayoutTree {
-  /// Whether every page of a held range is mapped.
-  borrowing func covers(_ range: AddressRange) -> Bool {
-    var position = range.start
-    while position < range.end {
-      guard let record = find(position) else { return false }
-      position = record.pointee.end
-    }
-    return true
-  }
-
-  /// Whether a VMA of a held range is sealed.
-  borrowing func hasSeal(in range: AddressRange) -> Bool {
-    var position = range.start
-    while position < range.end, let record = findNext(position), record.pointee.start < range.end {
-      if record.pointee.flags.contains(.sealed) { return true }
-      position = record.pointee.end
-    }
-    return false
-  }
-}

@@ -65,8 +65,7 @@ extension AddressSpace {
       park.pass(.setBreak)
       LockMap.observe(.layout, hold, range)
       // Linux `check_data_rlimit`, in bytes; a space knows no other data of a program.
-      let dataLimit = settings.withLock { $0.data }
-      if let dataLimit, wanted - start > dataLimit { return now }
+      if wanted - start > heapLimit.load(ordering: .relaxed) { return now }
       if newEnd != oldEnd {
         let isDone =
           wanted <= now

@@ -40,6 +40,7 @@ extension AddressSpace {
         }
         counters.setLimit(.committed, pages(promised))
         largestPromise.store(single, ordering: .relaxed)
+        heapLimit.store(newValue.data ?? .max, ordering: .relaxed)
         stackLimit.store(newValue.stack ?? .max, ordering: .relaxed)
         isLimited.store(
           counters.hasLimits || single != .max, ordering: .relaxed)

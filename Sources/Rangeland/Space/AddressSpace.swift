@@ -54,10 +54,12 @@ public final class AddressSpace: @unchecked Sendable {
   let heap = Heap()
   /// The limits, as they were set. What operations look at is beside it.
   let settings: Mutex<Limits>
-  /// Whether operations have to ask before they change anything. Written with `settings`, as the next two.
+  /// Whether operations have to ask before they change anything. Written with `settings`, as the next three.
   let isLimited = Atomic<Bool>(false)
   /// Pages that one mapping may be promised under `Overcommit.heuristic`.
   let largestPromise = Atomic<UInt64>(.max)
+  /// Bytes from the heap's start to the break.
+  let heapLimit = Atomic<UInt64>(.max)
   /// Bytes of one stack.
   let stackLimit = Atomic<UInt64>(.max)
   /// Number in the reverse map. Immutable.

@@ -117,23 +117,37 @@ extension LayoutTree {
   }
 
   /// What is mapped in `range`, in VMAs and pages; VMAs that straddle an end count with the pages inside.
-  /// Exact when the caller holds the range; `cutsStart` and `cutsEnd` tell whether one straddles.
+  /// Exact when the caller holds the range.
   ///
   /// - Precondition: the thread is pinned.
-  borrowing func usage(
-    in range: AddressRange
-  ) -> (counts: LayoutCounts, cutsStart: Bool, cutsEnd: Bool) {
+  borrowing func usage(in range: AddressRange) -> LayoutCounts {
     var counts = LayoutCounts()
-    var cutsStart = false
-    var cutsEnd = false
     forEachRecord(in: range) { record, part in
       let start = max(part.start, range.start)
       let end = min(part.end, range.end)
       counts.count(record.pointee.flags, pages: (end - start) >> 12, sign: 1)
-      if record.pointee.start < range.start { cutsStart = true }
-      if record.pointee.end > range.end { cutsEnd = true }
       return true
     }
-    return (counts, cutsStart, cutsEnd)
+    return counts
+  }
+
+  /// Whether every page of a held range is mapped.
+  borrowing func covers(_ range: AddressRange) -> Bool {
+    var position = range.start
+    while position < range.end {
+      guard let record = find(position) else { return false }
+      position = record.pointee.end
+    }
+    return true
+  }
+
+  /// Whether a VMA of a held range is sealed.
+  borrowing func hasSeal(in range: AddressRange) -> Bool {
+    var position = range.start
+    while position < range.end, let record = findNext(position), record.pointee.start < range.end {
+      if record.pointee.flags.contains(.sealed) { return true }
+      position = record.pointee.end
+    }
+    return false
   }
 }
