@@ -31,7 +31,7 @@ struct AdviseCall: CallDefinition {
       length = end - start
       offset = start - generator.absolute(window, 0)
     }
-    var advice: Advice =
+    let advice: Advice =
       switch generator.random.below(21) {
       case 0..<4: .dontNeed
       case 4..<12:
@@ -48,10 +48,6 @@ struct AdviseCall: CallDefinition {
           .free, .free, .cold, .willNeed, .dontNeedLocked, .collapse, .remove,
         ])
       }
-    // Not done to shared memory.
-    if advice == .remove, subject.mappings(start, start + length).contains(where: \.isShared) {
-      advice = .cold
-    }
     return VerifyCall(
       .madvise, VerifyAddress(window, offset), length, flags: UInt64(advice.rawValue))
   }
@@ -74,6 +70,14 @@ struct AdviseCall: CallDefinition {
   func reach(_ call: VerifyCall) -> [KernelProcess.AddressPair]? { call.reachUpToItsEnd }
 
   var keepsWhatItDid: Bool { true }
+
+  /// `MADV_REMOVE` of shared memory is not done, and `MADV_PAGEOUT` has nowhere to write it to (docs/linux.md).
+  func isComparable(_ call: VerifyCall, _ subject: any VerifySubject) -> Bool {
+    switch Advice(rawValue: Int32(truncatingIfNeeded: call.flags)) {
+    case .remove, .pageOut: !call.meetsShared(subject)
+    default: true
+    }
+  }
 
   // MARK: coverage
 
@@ -99,9 +103,10 @@ struct AdviseCall: CallDefinition {
     var list: [Coverage.Requirement] = []
     for shape in Coverage.shapes {
       let answer = Coverage.needsNoHole(shape)
-      list.append(.init("madvise-dontneed", answer, before: shape, 3))
-      list.append(.init("madvise-attribute", answer, before: shape, 3))
-      list.append(.init("madvise-guard", answer, before: shape, 1))
+      list.append(.init("madvise-dontneed", answer, before: shape, 1))
+      list.append(.init("madvise-attribute", answer, before: shape, 1))
+      // Over several mappings it is made four times in a run as a rule: too seldom to demand it.
+      if shape != "several" { list.append(.init("madvise-guard", answer, before: shape, 1)) }
     }
     for joint in Coverage.joints { list.append(.init("madvise-attribute", "ok", joined: joint, 3)) }
     return list + [

@@ -22,13 +22,10 @@ struct BindCall: CallDefinition {
   func ordinary(_ generator: inout ScriptGenerator, _ subject: any VerifySubject) -> VerifyCall {
     let (window, offset) = generator.place(subject)
     let length = generator.length(subject, window, offset)
-    var (mode, nodes): (UInt64, UInt64) = generator.random.pick([
+    let (mode, nodes): (UInt64, UInt64) = generator.random.pick([
       (0, 0), (0, 0), (2, 1), (2, 3), (3, 1), (1, 1), (1, 0), (4, 0), (5, 1), (0x8002, 1),
       (0x8002, 3), (0x4003, 2),
     ])
-    // The policy of shared memory is its object's in Linux and the mapping's here: after mremap one can see that.
-    let at = generator.absolute(window, offset)
-    if subject.mappings(at, at + length).contains(where: \.isShared) { (mode, nodes) = (0, 0) }
     // Which pages of shared memory the kernel has mapped ahead of an access only it knows, and strictness asks.
     let asksPages = nodes & 1 == 0 && mode != 0
     return VerifyCall(
@@ -42,12 +39,16 @@ struct BindCall: CallDefinition {
     let (address, length) = generator.edgeRange()
     return VerifyCall(
       .mbind, address, length,
-      // None that sets a policy: see above.
-      protection: generator.random.pick([0, 7, 0xc002, 0x2003, 1 << 31]),
+      protection: generator.random.pick([0, 1, 2, 4, 7, 0xc002, 0x2002, 0x2003, 1 << 31]),
       flags: generator.random.pick([0, 0, 4, 8]), value: generator.random.pick([0, 1, 2]))
   }
 
   // MARK: on both sides
+
+  /// The policy of shared memory is its object's in Linux and the mapping's here: after mremap one can see that.
+  func isComparable(_ call: VerifyCall, _ subject: any VerifySubject) -> Bool {
+    call.protection & 0xfff == 0 || !call.meetsShared(subject)
+  }
 
   func request(_ call: VerifyCall) -> KernelRequest {
     var request = KernelRequest(

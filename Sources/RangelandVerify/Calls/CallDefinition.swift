@@ -47,6 +47,9 @@ protocol CallDefinition: Sendable {
   /// Whether a call that runs out of memory keeps what it has done before, from the start of its range on, as
   /// Linux does; others change nothing then.
   var keepsWhatItDid: Bool { get }
+  /// Whether both sides are to answer the same, as far as that depends on what is mapped: a call for which a
+  /// space departs from the kernel otherwise is not made. Addresses are absolute.
+  func isComparable(_ call: VerifyCall, _ subject: any VerifySubject) -> Bool
   /// Whatever threads do with the space at the same time.
   func perform(_ call: VerifyCall, on space: AddressSpace) -> VerifyOutcome
 
@@ -81,6 +84,8 @@ extension CallDefinition {
   ) -> KernelProcess.AddressPair? { nil }
 
   var keepsWhatItDid: Bool { false }
+
+  func isComparable(_ call: VerifyCall, _ subject: any VerifySubject) -> Bool { true }
 
   func coverageName(_ call: VerifyCall) -> String { call.kind.rawValue }
 
@@ -162,6 +167,13 @@ extension VerifyCall {
       return nil
     }
     return KernelProcess.AddressPair(start: at, end: at + (length + 4095) / 4096 * 4096)
+  }
+
+  /// Whether shared memory is mapped in the call's range.
+  func meetsShared(_ subject: any VerifySubject) -> Bool {
+    let end = at.addingReportingOverflow(length)
+    return subject.mappings(at, end.overflow ? Address.spaceEnd : end.partialValue).contains(
+      where: \.isShared)
   }
 
   /// The length rounded up to pages; `nil` when that wraps.

@@ -146,10 +146,10 @@ struct MapCall: CallDefinition {
       list.append(.init("mmap-fixed", "ok", joined: joined, 10))
     }
     return list + [
-      .init("mmap", "ok", 100).withOneThread, .init("mmap", "ENOMEM", 1),
+      .init("mmap", "ok", 100).withOneThread, .init("mmap", "ENOMEM", 1).withOneThread,
       .init("mmap-hint", "ok", 100),
-      .init("mmap-hint", "EINVAL", 1), .init("mmap-noreplace", "ok", 50),
-      .init("mmap-fixed", "EINVAL", 5), .init("mmap-fixed", "ENOMEM", 5),
+      .init("mmap-hint", "EINVAL", 1).withOneThread, .init("mmap-noreplace", "ok", 50),
+      .init("mmap-fixed", "EINVAL", 2), .init("mmap-fixed", "ENOMEM", 5),
     ]
   }
 }

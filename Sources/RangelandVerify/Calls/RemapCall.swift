@@ -180,28 +180,28 @@ struct RemapCall: CallDefinition {
     var list: [Coverage.Requirement] = []
     for shape in ["whole", "head", "tail", "middle"] {
       list.append(.init("mremap-move", "ok", before: shape, 5))
-      list.append(.init("mremap-shrink", "ok", before: shape, 3))
+      list.append(.init("mremap-shrink", "ok", before: shape, 1))
       list.append(.init("mremap-keep", "ok", before: shape, 3))
     }
     for shape in ["several", "gaps"] {
       list.append(.init("mremap-move", "ok", before: shape, 5))
-      list.append(.init("mremap-shrink", "ok", before: shape, 3))
+      list.append(.init("mremap-shrink", "ok", before: shape, 1))
       list.append(.init("mremap-grow", "EFAULT", before: shape, 1))
     }
     for joined in Coverage.joints {
-      list.append(.init("mremap-move", "ok", joined: joined, 3))
+      list.append(.init("mremap-move", "ok", joined: joined, 1))
     }
     for joined in ["none", "left", "right"] {
       list.append(.init("mremap-grow", "ok", joined: joined, 3).withOneThread)
     }
     return list + [
-      .init("mremap-grow", "ok", before: "whole", 10),
-      .init("mremap-grow", "ok", before: "tail", 10),
+      .init("mremap-grow", "ok", before: "whole", 4),
+      .init("mremap-grow", "ok", before: "tail", 4),
       .init("mremap-grow", "ok", before: "head", 5).withOneThread,
       .init("mremap-grow", "ENOMEM", 10), .init("mremap-same", "ok", 20),
       .init("mremap-fixed", "ok", 20), .init("mremap-fixed", "EFAULT", 3),
       .init("mremap-move", "EFAULT", before: "hole", 2), .init("mremap-move", "EINVAL", 5),
-      .init("mremap-again", "ok", 5), .init("mremap-again", "EINVAL", 5),
+      .init("mremap-again", "ok", 2), .init("mremap-again", "EINVAL", 5),
     ]
   }
 }

@@ -59,7 +59,10 @@ final class Judge {
     let subject = try makeSubject()
     var run = ScriptRun()
     while run.difference == nil, let call = try next(subject) {
-      if let parts, !parts.determine(kernel.windows.resolve(call), subject) {
+      let absolute = kernel.windows.resolve(call)
+      // What is left of a script may meet other mappings than the script did.
+      if !call.kind.definition.isComparable(absolute, subject) { continue }
+      if let parts, !parts.determine(absolute, subject) {
         run.undetermined = call
         break
       }

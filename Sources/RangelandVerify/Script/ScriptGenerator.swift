@@ -64,7 +64,10 @@ struct ScriptGenerator {
       // The same kind again when a call cannot be made, so that kinds keep their shares; but not for ever.
       for _ in 0..<20 {
         var call = edge == nil ? definition.ordinary(&self, subject) : definition.edge(&self)
-        if windows.isHarmless(call), !isRestricted || isOwn(windows.resolve(call), subject) {
+        let absolute = windows.resolve(call)
+        if windows.isHarmless(call), definition.isComparable(absolute, subject),
+          !isRestricted || isOwn(absolute, subject)
+        {
           call.thread = thread
           return call
         }
