@@ -181,12 +181,12 @@ struct RemapCall: CallDefinition {
     for shape in ["whole", "head", "tail", "middle"] {
       list.append(.init("mremap-move", "ok", before: shape, 5))
       list.append(.init("mremap-shrink", "ok", before: shape, 1))
-      list.append(.init("mremap-keep", "ok", before: shape, 3))
+      list.append(.init("mremap-keep", "ok", before: shape, 1))
     }
     for shape in ["several", "gaps"] {
       list.append(.init("mremap-move", "ok", before: shape, 5))
       list.append(.init("mremap-shrink", "ok", before: shape, 1))
-      list.append(.init("mremap-grow", "EFAULT", before: shape, 1))
+      list.append(.init("mremap-grow", "EFAULT", before: shape, 1).withOneThread)
     }
     for joined in Coverage.joints {
       list.append(.init("mremap-move", "ok", joined: joined, 1))
