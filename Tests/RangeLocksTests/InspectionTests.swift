@@ -83,12 +83,13 @@ extension LockTests {
         let other = TestThread {
           // Finds the hold, takes it over, and stands beside it.
           let hold = lock.lock(over: KeyRange(50...59), .write)
-          counter.value.store(RangeLock.currentThread, ordering: .releasing)
+          // Plus one: the first thread is number 0.
+          counter.value.store(RangeLock.currentThread + 1, ordering: .releasing)
           waitUntil { counter.value.load(ordering: .acquiring) == -1 }
           hold.release()
         }
         waitUntil { lock.holdCount == 2 && counter.value.load(ordering: .acquiring) != 0 }
-        let theirs = counter.value.load(ordering: .acquiring)
+        let theirs = counter.value.load(ordering: .acquiring) - 1
         #expect(theirs != RangeLock.currentThread)
         #expect(
           Set(lock.requests()) == [
