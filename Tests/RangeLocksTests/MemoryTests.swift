@@ -15,8 +15,10 @@ import Testing
 
       @Test func `A try without memory fails and changes nothing`() {
         let lock = makeLock(.init(usesWholeLockMode: false))
-        NodePool.refuseTakes(after: 0, count: 1)
-        #expect(!lock.isFree(over: Self.range, .write))
+        NodePool.refuseTakes(after: 0, count: 1 << 30)
+        let isFree = lock.isFree(over: Self.range, .write)
+        NodePool.refuseTakes(after: 0, count: 0)
+        #expect(!isFree)
         #expect(lock.isFree(over: Self.range, .write))
         #expect(lock.holdCount == 0)
       }
