@@ -31,6 +31,10 @@ struct AdviseCall: CallDefinition {
       length = end - start
       offset = start - generator.absolute(window, 0)
     }
+    // Linux rounds a length up.
+    if length > 0, generator.random.chance(20) {
+      length -= generator.random.below(min(length, 4096))
+    }
     let advice: Advice =
       switch generator.random.below(21) {
       case 0..<4: .dontNeed

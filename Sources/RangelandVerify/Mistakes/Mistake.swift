@@ -9,7 +9,7 @@
 struct Mistake: Sendable, CustomStringConvertible {
   var name: String
   /// Random operations within which it is found.
-  var foundWithin = 120_000
+  var foundWithin = 400_000
   /// Threads that it takes.
   var threads = 1
   /// The space seen through the mistake.
