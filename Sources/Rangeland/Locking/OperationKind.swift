@@ -39,6 +39,8 @@ public enum OperationKind: UInt8, CaseIterable, Sendable, Codable {
   case insertSpecial
   /// Settings of the whole space: limits, markers, the opaque word.
   case configure
+  /// A copy of the whole space.
+  case fork
 
   /// The name in reports.
   public var name: String {
@@ -63,6 +65,7 @@ public enum OperationKind: UInt8, CaseIterable, Sendable, Codable {
     case .setPolicy: "setpolicy"
     case .insertSpecial: "special"
     case .configure: "configure"
+    case .fork: "fork"
     }
   }
 }

@@ -21,7 +21,7 @@ extension AddressSpace {
     accessors.destroy()
     counters.destroy()
     LayoutTree.destroy(layout)
-    files.destroy()
+    files.release()
     lock.deinitialize(count: 1)
     lock.deallocate()
   }

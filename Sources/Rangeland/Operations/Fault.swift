@@ -187,7 +187,7 @@ extension AddressSpace {
       case let other: return other
       }
     }
-    if let source, source.kind == .anonymous, arena.references(source.frame) == 1 {
+    if let source, source.kind == .anonymous, arena.isExclusive(source.frame) {
       return reuse(page, record, accessor, context)
     }
     guard let frame = arena.allocate(zeroed: source == nil, context) else {
@@ -259,7 +259,7 @@ extension AddressSpace {
     let now = leaf.latchedEntry(page)
     let isOwn =
       now.isPresent && now.kind == .anonymous
-      && arena.references(now.frame) == 1
+      && arena.isExclusive(now.frame)
     if isOwn { leaf.grant(record.pointee.flags.pageRights, at: page) }
     leaf.pointee.latch.unlock(.pageTable)
     return isOwn ? .done : resolvePrivateWrite(page, record, accessor, context)

@@ -113,7 +113,8 @@ extension AddressSpace {
     }
     if let anonymous {
       attributes.anonymous = ObjectMapping.make(
-        anonymous.pointee.object, space: identity, deltaPages: delta, context)
+        anonymous.pointee.object, space: identity, deltaPages: delta,
+        branch: anonymous.pointee.branch, context)
       if attributes.anonymous == nil {
         attributes.backing?.release(context)
         throw .noMemory

@@ -17,6 +17,15 @@ final class MemoryPolicies: @unchecked Sendable {
   /// By the kernel's number of the thread.
   private var ofThreads: [Int32: MemoryPolicy] = [:]
 
+  init() {}
+
+  /// For a fork: the same, by the same numbers.
+  init(copying other: MemoryPolicies) {
+    other.latch.lock(.innermost)
+    (policies, numbers, ofThreads) = (other.policies, other.numbers, other.ofThreads)
+    other.latch.unlock(.innermost)
+  }
+
   /// The number of a policy, made if need be.
   ///
   /// - Throws: `ENOMEM` when 65,536 different ones are in use.

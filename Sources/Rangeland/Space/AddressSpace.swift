@@ -39,12 +39,12 @@ public final class AddressSpace: @unchecked Sendable {
   let tables: PageTables
   /// The threads' views. Each is used by its thread; a shootdown writes one word of it.
   let accessors: AccessorTable
-  /// Objects of files, by number. A latch of their own.
+  /// Objects of files, by number: a fork has the same. A latch of their own.
   let files: FileObjectsRef
   /// Special mappings that were inserted. A latch of their own.
-  let specials = SpecialMappings()
+  let specials: SpecialMappings
   /// Memory policies by number. A latch of their own.
-  let policies = MemoryPolicies()
+  let policies: MemoryPolicies
   /// Whether anything was ever sealed, so that others need not look for seals. Set under a hold of the sealed
   /// range, never cleared.
   let hasSeals = Atomic<Bool>(false)
@@ -87,9 +87,17 @@ public final class AddressSpace: @unchecked Sendable {
   ///   - limits: what the space may use; see `limits`, which changes them later.
   ///   - statistics: counts waits for the lock: see `lockStatistics`. Every request then costs more.
   /// - Throws: `ENOMEM` when the kernel refuses memory for the space's tables.
-  public init(
+  public convenience init(
     policy: LockPolicy = .ranged, placement: Placement = .linux, memory: PhysicalMemory? = nil,
     limits: Limits = Limits(), statistics: Bool = false
+  ) throws(Errno) {
+    try self.init(policy, placement, memory, limits, statistics, forkedFrom: nil)
+  }
+
+  /// An empty space; one that is to be a copy of `parent` has its files, special mappings and policies.
+  init(
+    _ policy: LockPolicy, _ placement: Placement, _ memory: PhysicalMemory?, _ limits: Limits,
+    _ statistics: Bool, forkedFrom parent: AddressSpace?
   ) throws(Errno) {
     let memory = if let memory { memory } else { try PhysicalMemory() }
     let context = memory.reclaimer.context()
@@ -118,7 +126,16 @@ public final class AddressSpace: @unchecked Sendable {
     self.accessors = accessors
     self.counters = counters
     self.layout = layout
-    files = FileObjects.make()
+    if let parent {
+      parent.files.retain()
+      files = parent.files
+      specials = SpecialMappings(copying: parent.specials)
+      policies = MemoryPolicies(copying: parent.policies)
+    } else {
+      files = FileObjects.make()
+      specials = SpecialMappings()
+      policies = MemoryPolicies()
+    }
     identity = Self.nextIdentity.add(1, ordering: .relaxed).oldValue
     reclaimer = memory.reclaimer
     arena = memory.arena

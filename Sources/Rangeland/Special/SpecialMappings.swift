@@ -17,6 +17,16 @@ final class SpecialMappings: @unchecked Sendable {
   @inline(__always)
   var isUsed: Bool { used.load(ordering: .relaxed) }
 
+  init() {}
+
+  /// For a fork: the same.
+  init(copying other: SpecialMappings) {
+    other.latch.lock(.innermost)
+    known = other.known
+    other.latch.unlock(.innermost)
+    used.store(!known.isEmpty, ordering: .relaxed)
+  }
+
   func keep(_ mapping: SpecialMapping) {
     latch.lock(.innermost)
     known[ObjectIdentifier(mapping)] = mapping

@@ -16,7 +16,7 @@ private let probePage = SpecialMapping(name: "[probe]", content: .bytes([1]))
 private enum Probe: String, CaseIterable, Sendable {
   case map, mapAnywhere, unmap, protect, fault, dontNeed, substitute, substituteUnmapping
   case insertSpecial, seal, residency, remapFrom, remapTo, setPolicy, setAdvice, free, installGuard
-  case populate
+  case populate, fork
 
   var kind: OperationKind {
     switch self {
@@ -34,6 +34,7 @@ private enum Probe: String, CaseIterable, Sendable {
     case .setAdvice: .setAdvice
     case .free, .installGuard: .advise
     case .populate: .populate
+    case .fork: .fork
     }
   }
 
@@ -46,7 +47,7 @@ private enum Probe: String, CaseIterable, Sendable {
   var takesSemaphore: Bool { self != .fault && self != .dontNeed && self != .free }
 
   /// Whether it works on a page that it is given.
-  var hasTarget: Bool { self != .mapAnywhere }
+  var hasTarget: Bool { self != .mapAnywhere && self != .fork }
 
   /// Runs it on the page at `address`, which is mapped unless `mayFail`.
   func run(_ space: AddressSpace, _ address: Address, mayFail: Bool = false) {
@@ -83,6 +84,7 @@ private enum Probe: String, CaseIterable, Sendable {
       case .free: try space.advise(.free, at: address, length: page)
       case .installGuard: try space.advise(.installGuard, at: address, length: page)
       case .populate: try space.advise(.populateRead, at: address, length: page)
+      case .fork: _ = try space.fork()
       case .insertSpecial:
         do throws(Errno) {
           _ = try space.insert(probePage, length: page, at: .fixed(address), protection: .read)
@@ -126,6 +128,8 @@ private enum Probe: String, CaseIterable, Sendable {
     /// Whether two operations exclude each other under a policy: the table of the tests.
     func excludes(_ first: Probe, _ second: Probe, _ policy: LockPolicy) -> Bool {
       if !first.writes && !second.writes { return false }
+      // The whole space, and the word of every VMA.
+      if first == .fork || second == .fork { return true }
       switch policy {
       case .semaphore, .wholeRange: return true
       case .ranged: return self == .samePage && first.hasTarget && second.hasTarget

@@ -38,18 +38,19 @@ extension UnsafeMutablePointer where Pointee == VMARecord {
     }
     guard isSameMapping(pointee.backing, other.pointee.backing),
       pointee.pageOffset(at: border) == other.pointee.pageOffset(at: border),
-      !identity.pointee.object.pointee.isForked
+      !identity.isForked
     else { return nil }
     return identity
   }
 }
 
-/// Whether two VMAs map the same object at the same distance.
+/// Whether two VMAs map the same object at the same distance; of identities: those of one VMA, split or moved.
 @inline(__always)
 func isSameMapping(_ a: MappingRef?, _ b: MappingRef?) -> Bool {
   if a == b { return true }
   guard let a, let b else { return false }
   return a.pointee.object == b.pointee.object && a.pointee.deltaPages == b.pointee.deltaPages
+    && a.pointee.branch == b.pointee.branch
 }
 
 /// Whether VMAs with these identities may become one (Linux `is_mergeable_anon_vma`): equal, or one has
@@ -58,7 +59,7 @@ func isSameMapping(_ a: MappingRef?, _ b: MappingRef?) -> Bool {
 func isCompatibleIdentity(_ a: MappingRef?, _ b: MappingRef?) -> Bool {
   if a == b { return true }
   switch (a, b) {
-  case (nil, let only?), (let only?, nil): return !only.pointee.object.pointee.isForked
+  case (nil, let only?), (let only?, nil): return !only.isForked
   default: return isSameMapping(a, b)
   }
 }

@@ -32,7 +32,7 @@ extension GuardedItem {
       """
       The one attribute that a fault changes. It is set by publishing a record that differs in nothing else, under the
       leaf latch, once: a fault that holds one page for reading may do that although others fault elsewhere in the same
-      VMA, because whoever comes second finds the first one's identity there.
+      VMA, because whoever comes second finds the first one's identity there. A fork holds the whole space, as Linux does.
       """
     case .pageProtection:
       """

@@ -9,6 +9,8 @@ private enum LayoutChanges {
     .map, .remap, .protect, .setAdvice, .seal, .setPolicy, .substitute, .insertSpecial, .setBreak,
   ]
   static let all: [OperationKind] = ofFlags + [.unmap, .growStack, .exit]
+  /// A fork has the whole space, and writes the layout of the new one.
+  static let andFork: [OperationKind] = all + [.fork]
 }
 
 extension LockMap {
@@ -23,7 +25,7 @@ extension LockMap {
       item: .layout, lock: .space, mode: .write, range: pages,
       reason:
         "freezes the records inside, so that what is read before the change is what is changed",
-      operations: LayoutChanges.all),
+      operations: LayoutChanges.andFork),
     Row(
       item: .layout, lock: .space, mode: .read, range: "the page or pages looked up",
       reason: "the record that was found stays the true one for these pages until the hold ends",
@@ -32,12 +34,12 @@ extension LockMap {
       item: .layout, lock: .layoutLeaf, mode: .write,
       range: "the leaves of the records that change",
       reason: "neighbours and outer parts are read again and spliced in one step",
-      operations: LayoutChanges.all + [.fault, .advise, .populate]),
+      operations: LayoutChanges.andFork + [.fault, .advise, .populate]),
     Row(
       item: .layout, lock: .layoutShape, mode: .write,
       range: "index nodes above a leaf that is divided",
       reason: "readers go down without locks while nodes are copied; nothing else is held inside",
-      operations: LayoutChanges.all),
+      operations: LayoutChanges.andFork),
     Row(
       item: .gapSearch, lock: .layoutLeaf, mode: .write, range: "the leaves of the chosen gap",
       reason: "choosing and reserving is one step, so two searches never choose overlapping gaps",
@@ -48,7 +50,7 @@ extension LockMap {
     Row(
       item: .vmaFlags, lock: .space, mode: .write, range: pages,
       reason: "a fault must not install rights that are being taken away",
-      operations: LayoutChanges.ofFlags),
+      operations: LayoutChanges.ofFlags + [.fork]),
     Row(
       item: .vmaFlags, lock: .space, mode: .read, range: page,
       reason:
@@ -57,7 +59,7 @@ extension LockMap {
     Row(
       item: .vmaOffset, lock: .space, mode: .write, range: pages,
       reason: "pieces of a split continue the offset; merging depends on it",
-      operations: LayoutChanges.ofFlags),
+      operations: LayoutChanges.ofFlags + [.fork]),
     Row(
       item: .anonymousIdentity, lock: .space, mode: .read, range: page,
       reason:
@@ -73,17 +75,22 @@ extension LockMap {
       range: "the pages that a stack grows by, and the gap below",
       reason: "the stack itself is not held: like a fault, growth publishes an identity once",
       operations: [.growStack]),
+    Row(
+      item: .anonymousIdentity, lock: .space, mode: .write, range: "the whole space",
+      reason:
+        "no identity may appear between the copy of a VMA and that of its pages",
+      operations: [.fork]),
   ]
 
   private static let pagingRows: [Row] = [
     Row(
       item: .pageProtection, lock: .space, mode: .write, range: pages,
       reason: "no fault may grant an old right after the entries were restricted",
-      operations: [.protect]),
+      operations: [.protect, .fork]),
     Row(
       item: .pageProtection, lock: .pageTable, mode: .write, range: "a page table",
       reason: "entries are changed while accessors mark them as cached",
-      operations: [.protect]),
+      operations: [.protect, .fork]),
     Row(
       item: .pageTableEntry, lock: .space, mode: .read, range: "the page or pages",
       reason: "faults meet at the table's latch; a page thrown away is there or gone, both right",
@@ -91,19 +98,22 @@ extension LockMap {
     Row(
       item: .pageTableEntry, lock: .space, mode: .write, range: pages,
       reason: "no page may appear where no record is any more",
-      operations: [.map, .unmap, .remap, .substitute, .setBreak, .exit]),
+      operations: [.map, .unmap, .remap, .substitute, .setBreak, .exit, .fork]),
     Row(
       item: .pageTableEntry, lock: .pageTable, mode: .write, range: "a page table",
       reason: "one of several faults installs; the others find its page",
       operations: [
         .fault, .dontNeed, .advise, .populate, .map, .unmap, .remap, .substitute, .setBreak, .exit,
+        .fork,
       ]),
     Row(
       item: .pageTableShape, lock: .pageTable, mode: .write,
       range: "the parent's table, then the table",
       reason:
         "one of several faults makes a table; it is freed empty and marked stray, and whoever installs looks",
-      operations: [.fault, .advise, .populate, .map, .unmap, .remap, .substitute, .setBreak, .exit]),
+      operations: [
+        .fault, .advise, .populate, .map, .unmap, .remap, .substitute, .setBreak, .exit, .fork,
+      ]),
   ]
 
   private static let objectRows: [Row] = [
@@ -111,7 +121,7 @@ extension LockMap {
       item: .reverseMap, lock: .objectMappings, mode: .write, range: "the object",
       reason:
         "mappings join when an object is mapped or an identity is made, and go with their last record",
-      operations: LayoutChanges.all + [.fault, .advise, .populate]),
+      operations: LayoutChanges.andFork + [.fault, .advise, .populate]),
     Row(
       item: .objectPages, lock: .pageTable, mode: .read, range: "the object",
       reason: "a page that is found keeps a reference before the object may let it go",
@@ -126,12 +136,13 @@ extension LockMap {
     Row(
       item: .accounting, lock: .credit, mode: .write, range: "the thread's own slot",
       reason: "nothing shared where ranges are disjoint; sums are exact when nobody runs",
-      operations: LayoutChanges.all + [.configure]),
+      operations: LayoutChanges.andFork + [.configure]),
     Row(
       item: .residency, lock: .credit, mode: .write, range: "the thread's own slot",
       reason: "as above",
       operations: [
         .fault, .dontNeed, .advise, .populate, .map, .unmap, .remap, .substitute, .setBreak, .exit,
+        .fork,
       ]),
   ]
 }

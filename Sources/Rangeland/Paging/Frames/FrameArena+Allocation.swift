@@ -74,6 +74,17 @@ extension UnsafeMutablePointer where Pointee == FrameArena {
     pointee.metadata[Int(frame)].references.load(ordering: .acquiring)
   }
 
+  /// Whether one page table maps the frame and nobody else has it, pins aside: then its VMA may write to it (Linux
+  /// `PageAnonExclusive`). Exact under the latch of that table.
+  @inline(__always)
+  func isExclusive(_ frame: FrameNumber) -> Bool {
+    let row = pointee.metadata + Int(frame)
+    // Relaxed: a pin that goes meanwhile only makes the answer no.
+    let pins = row.pointee.pins.load(ordering: .relaxed)
+    // Acquires what a user that has let go did to the page.
+    return row.pointee.references.load(ordering: .acquiring) == pins &+ 1
+  }
+
   /// A reference that outlives mappings (Linux `FOLL_PIN`). The caller has a reference, or the latch of a
   /// table that has one.
   func pin(_ frame: FrameNumber) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The file objects of a space, by the number of the file.
+// The file objects of a space and its forks, by the number of the file.
 //
 // Guarantee: all mappings of one file that exist at one time are of one object, so that pieces merge when
 //   their offsets continue, in whatever order they were made.
@@ -9,12 +9,15 @@
 // Source: Linux: the inode's `struct address_space`, found through the inode hash.
 
 import RangeLocks
+import Synchronization
 
 typealias FileObjectsRef = UnsafeMutablePointer<FileObjects>
 
 struct FileObjects: ~Copyable {
   /// Guards the chains. Rank: innermost, nothing is taken inside.
   let latch = Latch()
+  /// Spaces that use them.
+  let references = Atomic<Int>(1)
   /// Immutable pointer.
   let chains: UnsafeMutablePointer<ObjectRef?>
 
@@ -96,8 +99,14 @@ extension UnsafeMutablePointer where Pointee == FileObjects {
     pointee.chains + Int(truncatingIfNeeded: number % UInt64(FileObjects.chainCount))
   }
 
-  /// Gives the chains back. No file is mapped any more.
-  func destroy() {
+  /// For a fork, which has the same files.
+  func retain() { pointee.references.add(1, ordering: .relaxed) }
+
+  /// One space less, which maps no file any more; with the last the chains are given back.
+  func release() {
+    guard pointee.references.subtract(1, ordering: .acquiringAndReleasing).newValue == 0 else {
+      return
+    }
     deinitialize(count: 1)
     deallocate()
   }

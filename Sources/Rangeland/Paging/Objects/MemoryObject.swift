@@ -16,7 +16,8 @@ typealias ObjectRef = UnsafeMutablePointer<MemoryObject>
 
 /// What an object is.
 enum ObjectKind: UInt8, Sendable {
-  /// Linux `anon_vma`: stands for private pages, which only the page tables refer to.
+  /// Linux `anon_vma->root`: stands for private pages, which only the page tables refer to. All that descend from
+  /// one VMA by forks share it, however many generations lie between: see `ObjectMapping.branch`.
   case anonymousIdentity
   /// Memory that spaces share; its pages are filled with zeros and counted as shared memory.
   case sharedAnonymous
@@ -38,8 +39,6 @@ struct MemoryObject: ~Copyable {
   let arena: UnsafeMutablePointer<FrameArena>
   /// One per mapping and per handle. The one that drops it to 0 frees the object.
   let references = Atomic<UInt64>(1)
-  /// Read without the latch by the merge rules; set once, by fork.
-  private let forked = Atomic<Bool>(false)
 
   /// Guards the mapping set. Rank: object mappings.
   let latch = Latch()
@@ -68,15 +67,6 @@ struct MemoryObject: ~Copyable {
     self.lastPage = lastPage
     self.arena = arena
   }
-
-  /// Linux: `anon_vma` with more than one space, or created by a fork.
-  var isForked: Bool {
-    // Relaxed: fork holds the whole space, so no merge of it runs beside.
-    forked.load(ordering: .relaxed)
-  }
-
-  /// Sets `isForked`, for good. The caller holds the whole space for writing.
-  borrowing func markForked() { forked.store(true, ordering: .relaxed) }
 
   /// A new object with one reference, the caller's; `nil` without memory.
   static func make(

@@ -17,6 +17,9 @@ struct ObjectMapping: ~Copyable {
   let space: UInt64
   /// See `deltaPages`. Atomic, because the mapping is in the object's set before it is placed.
   private let delta: Atomic<UInt64>
+  /// Of an anonymous identity: which VMA of a forked child it belongs to, its pieces and places included (Linux: the
+  /// `anon_vma` that the child got, where the object is their root); 0 = it does not come from a fork. Immutable.
+  let branch: UInt64
   /// Published VMA records that use it. The one that drops it to zero unlinks it.
   let references: Atomic<UInt64>
   /// Links of the object's mapping set. Guarded by the object's latch.
@@ -33,9 +36,10 @@ struct ObjectMapping: ~Copyable {
     nonmutating set { delta.store(newValue, ordering: .relaxed) }
   }
 
-  init(object: ObjectRef, space: UInt64, deltaPages: UInt64, references: UInt64) {
+  init(object: ObjectRef, space: UInt64, deltaPages: UInt64, branch: UInt64, references: UInt64) {
     self.object = object
     self.space = space
+    self.branch = branch
     delta = Atomic(deltaPages)
     self.references = Atomic(references)
   }
@@ -43,13 +47,13 @@ struct ObjectMapping: ~Copyable {
   /// Adds a mapping of `object` to its set, with one reference, the caller's; `nil` without memory. The
   /// caller has a handle of the object; the mapping takes one of its own. Takes the object's latch.
   static func make(
-    _ object: ObjectRef, space: UInt64, deltaPages: UInt64, _ context: Context
+    _ object: ObjectRef, space: UInt64, deltaPages: UInt64, branch: UInt64 = 0, _ context: Context
   ) -> MappingRef? {
     guard let node = context.allocate(.objectMapping) else { return nil }
     let mapping = node.bindMemory(to: ObjectMapping.self, capacity: 1)
     mapping.initialize(
       to: ObjectMapping(
-        object: object, space: space, deltaPages: deltaPages, references: 1))
+        object: object, space: space, deltaPages: deltaPages, branch: branch, references: 1))
     object.retain()
     object.pointee.latch.lock(.objectMappings)
     LockMap.observe(.reverseMap, .objectMappings, .write)
@@ -59,6 +63,10 @@ struct ObjectMapping: ~Copyable {
     object.pointee.latch.unlock(.objectMappings)
     return mapping
   }
+
+  /// A branch that no other identity has.
+  static func newBranch() -> UInt64 { lastBranch.add(1, ordering: .relaxed).newValue }
+  private static let lastBranch = Atomic<UInt64>(0)
 
   /// A new anonymous identity (Linux `__anon_vma_prepare`) and its mapping in `space`, with one
   /// reference, the caller's; `nil` without memory, and nothing has changed.
@@ -125,6 +133,10 @@ extension UnsafeMutablePointer where Pointee == ObjectMapping {
     context.unpin()
     object.release(context)
   }
+
+  /// Whether it is the identity of a VMA that a fork has copied (Linux `vma_is_fork_child`).
+  @inline(__always)
+  var isForked: Bool { pointee.branch != 0 }
 
   /// The page index in the object that stands at `address`.
   @inline(__always)

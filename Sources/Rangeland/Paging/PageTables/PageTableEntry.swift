@@ -79,6 +79,11 @@ struct PageTableEntry: Equatable, Sendable {
     PageTableEntry(bits: bits & ~(Self.accessedBit | Self.dirtyBit) | Self.lazyBit)
   }
 
+  /// The page as a fork's child has it: not to be written to, and used by nobody yet.
+  var forked: PageTableEntry {
+    PageTableEntry(bits: bits & ~(Self.cachedMask | Self.writeBit | Self.accessedBit))
+  }
+
   @inline(__always) var isEmpty: Bool { bits == 0 }
   @inline(__always) var isGuard: Bool { bits & Self.guardBit != 0 }
   /// The page may be let go: nobody has written to it since it was released.

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Giving a forked space the VMAs of its parent.
+//
+// Source: Linux mm/mmap.c `dup_mmap`, which stores the copies as they are: a fork merges nothing.
+
+import SystemPackage
+
+extension LayoutTree {
+  /// Adds a VMA where nothing is mapped, without merging.
+  ///
+  /// - Parameter hold: of the space that is copied. This one is known to nobody yet, so it has no lock to take.
+  /// - Throws: `.noMemory`; nothing has changed.
+  /// - Precondition: pinned.
+  borrowing func append(
+    _ range: AddressRange, _ attributes: VMAAttributes, copiedUnder hold: borrowing WriteHold,
+    _ context: Context, _ change: inout LayoutChange
+  ) throws(Errno) {
+    LockMap.observe(.layout, hold, range)
+    LockMap.observe(.vmaFlags, hold, range)
+    LockMap.observe(.vmaOffset, hold, range)
+    let result = splice(
+      range.start, range.end, context, &change,
+      { _, splice in
+        splice.begin(range.start, range.end, dropsReservations: false)
+        splice.add(RecordDraft(attributes, range.start, range.end))
+        return true
+      })
+    if result == nil { throw .noMemory }
+  }
+}
