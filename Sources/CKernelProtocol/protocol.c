@@ -71,7 +71,7 @@ int kp_make_channel(void) {
   // Inherited on purpose: no close-on-exec.
   int descriptor = memfd_create("rangeland-kernel-helper", 0);
   if (descriptor < 0) return -errno;
-  if (ftruncate(descriptor, (off_t)sizeof(struct kp_channel)) < 0) {
+  if (ftruncate(descriptor, (off_t)(KP_PROCESSES * sizeof(struct kp_channel))) < 0) {
     int error = errno;
     close(descriptor);
     return -error;

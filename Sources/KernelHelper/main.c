@@ -43,7 +43,7 @@ _Static_assert(sizeof(struct query) == 104, "struct procmap_query has 104 bytes"
 #define QUERY _IOWR('f', 17, struct query)
 enum { QUERY_SHARED = 8, QUERY_COVERING_OR_NEXT = 0x10 };
 
-static struct kp_channel *channel;
+static struct kp_channel *channels, *channel;
 static int maps, memory;
 static unsigned char page_buffer[PAGE] __attribute__((aligned(4096)));
 static unsigned char residency[KP_MAX_PAGES];
@@ -181,6 +181,40 @@ static int64_t system_call(void) {
   return r == -1 ? -errno : r;
 }
 
+// ---- processes --------------------------------------------------------------------------------
+
+static void open_files(void) {
+  maps = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+  memory = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
+  if (maps < 0 || memory < 0) fail("/proc/self");
+}
+
+static _Noreturn void serve(void);
+
+/// Makes the process that serves a channel, and waits until it does.
+static int64_t fork_process(uint64_t number) {
+  if (number >= KP_PROCESSES) return -EINVAL;
+  struct kp_channel *other = &channels[number];
+  other->state = KP_STARTING;
+  // Not the library's: it would run handlers and touch what no script has touched.
+  long process = syscall(SYS_fork);
+  if (process == -1) return -errno;
+  if (process == 0) {
+    channel = other;
+    memcpy(channel->windows, channels->windows, sizeof channel->windows);
+    channel->process = (int32_t)syscall(SYS_getpid);
+    close(maps);
+    close(memory);
+    open_files();
+    // A fork does not copy the entries of shared memory: all at once, so that sizes do not change later.
+    if (madvise(channels, KP_PROCESSES * sizeof *channels, MADV_POPULATE_WRITE) != 0) fail("MADV_POPULATE_WRITE");
+    serve();
+  }
+  for (int tries = 0; kp_wait(&other->state, KP_STARTING, 100) == KP_STARTING; tries++)
+    if (tries > 100) return -ETIMEDOUT;
+  return other->state == KP_READY ? 0 : -ECHILD;
+}
+
 static int64_t perform(void) {
   const uint64_t *a = channel->arguments;
   switch (channel->operation) {
@@ -190,7 +224,46 @@ static int64_t perform(void) {
   case KP_LIST: list(a[0], a[1]); return 0;
   case KP_PAGES: return report_pages(a[0], a[1]);
   case KP_RESET: return reset();
+  case KP_FORK: return fork_process(a[0]);
   default: return -ENOSYS;
+  }
+}
+
+// ---- serving ----------------------------------------------------------------------------------
+
+static pid_t judge;
+
+/// Whether nobody will ask any more.
+static int is_alone(void) {
+  if (channel == channels) return getppid() != judge;
+  // The process that made this one may have ended; the first one ends with the judge.
+  return kill(channels[0].process, 0) != 0;
+}
+
+static _Noreturn void serve(void) {
+  uint32_t seen = channel->request;
+  kp_signal(&channel->state, KP_READY);
+  for (;;) {
+    uint32_t request = kp_wait(&channel->request, seen, 200);
+    if (request == seen) {
+      if (is_alone()) _exit(0);
+      continue;
+    }
+    seen = request;
+    channel->signal = channel->code = 0;
+    channel->fault_address = 0;
+    channel->mapping_count = 0;
+    if (channel->operation == KP_EXIT) {
+      channel->result = 0;
+      kp_signal(&channel->reply, request);
+      _exit(0);
+    }
+    channel->result = perform();
+    for (uint32_t i = 0; i < channel->place_count && i < KP_PLACES; i++) {
+      struct kp_window range;
+      if (kp_near(channel->windows, &channel->places[i], channel->result, &range)) list(range.start, range.end);
+    }
+    kp_signal(&channel->reply, request);
   }
 }
 
@@ -264,15 +337,14 @@ int main(int count, char **arguments) {
   }
   int descriptor = atoi(arguments[1]);
   int flags = MAP_SHARED | MAP_POPULATE;
-  channel = mmap(NULL, sizeof *channel, PROT_READ | PROT_WRITE, flags, descriptor, 0);
-  if (channel == MAP_FAILED) {
+  channels = mmap(NULL, KP_PROCESSES * sizeof *channels, PROT_READ | PROT_WRITE, flags, descriptor, 0);
+  if (channels == MAP_FAILED) {
     perror("KernelHelper: the channel cannot be mapped");
     return 1;
   }
   close(descriptor);
-  maps = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
-  memory = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
-  if (maps < 0 || memory < 0) fail("/proc/self");
+  channel = channels;
+  open_files();
   struct query probe;
   if (find(0, &probe) != 1) fail("PROCMAP_QUERY (Linux 6.11)");
 
@@ -285,11 +357,14 @@ int main(int count, char **arguments) {
   if (sigaction(SIGSEGV, &action, NULL) || sigaction(SIGBUS, &action, NULL)) fail("sigaction");
   // The judge's user interrupts the judge, which then ends this process.
   signal(SIGINT, SIG_IGN);
+  // Nobody waits for copies.
+  signal(SIGCHLD, SIG_IGN);
 
   struct rlimit no_core = {0, 0};
   setrlimit(RLIMIT_CORE, &no_core);
   if (prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) != 0) fail("PR_SET_THP_DISABLE");
-  pid_t parent = (pid_t)atoi(arguments[2]);
+  judge = (pid_t)atoi(arguments[2]);
+  channel->process = getpid();
   touch_stack();
   fill_gaps();
   drop_capabilities();
@@ -308,25 +383,11 @@ int main(int count, char **arguments) {
   report_pages(channel->windows[0].start, channel->windows[0].end);
   if (reset() < 0) fail("munmap");
 
-  uint32_t seen = 0;
-  kp_signal(&channel->state, KP_READY);
-  for (;;) {
-    uint32_t request = kp_wait(&channel->request, seen, 200);
-    if (request == seen) {
-      // Nobody asks; perhaps nobody is left.
-      if (getppid() != parent) _exit(0);
-      continue;
-    }
-    seen = request;
-    if (channel->operation == KP_EXIT) _exit(0);
-    channel->signal = channel->code = 0;
-    channel->fault_address = 0;
-    channel->mapping_count = 0;
-    channel->result = perform();
-    for (uint32_t i = 0; i < channel->place_count && i < KP_PLACES; i++) {
-      struct kp_window range;
-      if (kp_near(channel->windows, &channel->places[i], channel->result, &range)) list(range.start, range.end);
-    }
-    kp_signal(&channel->reply, request);
-  }
+  // A copy too: it leaves nothing behind, and what it touches first the next one finds touched.
+  channel->operation = KP_FORK;
+  if (fork_process(1) != 0) fail("fork");
+  channels[1].operation = KP_EXIT;
+  kp_signal(&channels[1].request, 1);
+  if (kp_wait(&channels[1].reply, 0, 10000) != 1) fail("the copy does not answer");
+  serve();
 }

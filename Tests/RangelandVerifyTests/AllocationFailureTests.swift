@@ -43,10 +43,10 @@ struct AllocationFailureTests {
     var made: [VerifyCall] = []
     var generator = ScriptGenerator(seed: seed, windows: windows)
     for index in 0..<calls {
-      var call = windows.resolve(generator.next(reference))
+      var call = windows.resolve(generator.next(SpaceFamily(reference)))
       // They are made in a space of their own.
       while Departure.all.contains(where: { $0.applies(call) }) {
-        call = windows.resolve(generator.next(reference))
+        call = windows.resolve(generator.next(SpaceFamily(reference)))
       }
       let before = PageStates(reference)
       let expected = reference.perform(call)

@@ -79,8 +79,8 @@ struct ConcurrentVerificationTests {
 
   @Test func `a script of threads reads back as it was written`() throws {
     let kernel = try KernelProcess()
-    let subject = try SpaceSubject(
-      windows: kernel.windows, policy: .ranged, memory: try PhysicalMemory())
+    let subject = SpaceFamily(
+      try SpaceSubject(windows: kernel.windows, policy: .ranged, memory: try PhysicalMemory()))
     let parts = ThreadParts(kernel.windows, threads: 8)
     var generator = ScriptGenerator(
       seed: 7, windows: kernel.windows, thread: 5, areas: parts.areas[5])

@@ -77,8 +77,8 @@ struct VerificationTests {
   @Test func `a script reads back as it was written`() throws {
     var generator = ScriptGenerator(seed: 7, windows: try KernelProcess().windows)
     let kernel = try KernelProcess()
-    let subject = try SpaceSubject(
-      windows: kernel.windows, policy: .ranged, memory: try PhysicalMemory())
+    let subject = SpaceFamily(
+      try SpaceSubject(windows: kernel.windows, policy: .ranged, memory: try PhysicalMemory()))
     for _ in 0..<500 {
       let call = generator.next(subject)
       #expect(try VerifyCall(line: call.description) == call)

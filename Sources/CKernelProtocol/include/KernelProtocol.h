@@ -5,6 +5,8 @@
 // The judge fills in a request and bumps `request`; the helper performs it, fills in the reply and stores the
 // same number in `reply`. One request at a time. All that the helper reports lies in this memory, so it
 // allocates nothing while a script runs.
+//
+// A helper that forks serves several such pieces, one a process.
 
 #ifndef KERNEL_PROTOCOL_H
 #define KERNEL_PROTOCOL_H
@@ -34,8 +36,14 @@ enum {
   KP_PAGES = 5,
   /// Unmaps the windows; the result is the number of mappings outside them.
   KP_RESET = 6,
+  /// Ends the process.
   KP_EXIT = 7,
+  /// number of a channel that nobody serves: makes a copy of the process that does
+  KP_FORK = 8,
 };
+
+/// Processes that one helper can be at a time, each with a channel of its own.
+enum { KP_PROCESSES = 4 };
 
 /// `state`: the helper is starting, ready, or could not set itself up (`message` says why).
 enum { KP_STARTING = 0, KP_READY = 1, KP_FAILED = 2 };
@@ -81,7 +89,8 @@ struct kp_channel {
   uint32_t request;
   uint32_t reply;
   uint32_t state;
-  uint32_t unused;
+  /// Who serves the channel.
+  int32_t process;
 
   uint64_t operation;
   /// Of a system call.
@@ -127,7 +136,7 @@ int kp_near(const struct kp_window *windows, const struct kp_place *place, int64
 /// A hash of 4,096 bytes.
 uint64_t kp_hash(const void *page);
 
-/// Anonymous shared memory for a channel: a descriptor that is inherited, or -errno.
+/// Anonymous shared memory for KP_PROCESSES channels: a descriptor that is inherited, or -errno.
 int kp_make_channel(void);
 
 #endif

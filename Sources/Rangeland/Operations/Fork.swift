@@ -105,11 +105,13 @@ extension AddressSpace {
     try child.layout.pointee.append(
       range, attributes, copiedUnder: hold, context, &change)
     if flags.contains(.special) { record.tellSpecialOpened() }
-    // Where nobody has written, a fault finds the pages where this space found them (Linux `vma_needs_copy`).
+    // Where nobody has written or put a guard, a fault finds the pages where this space found them (Linux `vma_needs_copy`).
     if anonymous == nil { return }
     LockMap.observe(.pageTableEntry, hold, range)
     LockMap.observe(.pageProtection, hold, range)
-    guard tables.copy(range, to: child.tables, &copied, &drops, context) else { throw .noMemory }
+    let isDone = tables.copy(
+      range, to: child.tables, isShared: flags.contains(.shared), &copied, &drops, context)
+    if !isDone { throw .noMemory }
   }
 
   private func copyPinned(
@@ -117,7 +119,9 @@ extension AddressSpace {
   ) -> Bool {
     var isDone = true
     child.layout.pointee.forEachRecord(in: .wholeSpace) { record, _ in
-      guard let owner = record.pointee.anonymous else { return true }
+      guard let owner = record.pointee.anonymous, !record.pointee.flags.contains(.shared) else {
+        return true
+      }
       isDone = tables.copyPinned(
         record.pointee.range, to: child.tables, owner, &copied, arena, context)
       return isDone

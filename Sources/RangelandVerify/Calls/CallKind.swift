@@ -7,6 +7,8 @@
 extension VerifyCall {
   /// A system call, or an access to memory.
   public enum Kind: String, CaseIterable, Sendable {
+    case exit
+    case fork
     case getPolicy = "get_mempolicy"
     case load
     case madvise
@@ -22,6 +24,8 @@ extension VerifyCall {
     /// Everything that is to be known about calls of this kind.
     var definition: any CallDefinition {
       switch self {
+      case .exit: ExitCall()
+      case .fork: ForkCall()
       case .getPolicy: PolicyCall()
       case .load: AccessCall(isStore: false)
       case .madvise: AdviseCall()

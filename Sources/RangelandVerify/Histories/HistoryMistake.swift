@@ -118,4 +118,6 @@ private final class MistakenHistory: VerifySubject {
   func hash(_ page: UInt64) -> UInt64? { inner.hash(page) }
 
   func sizes() -> VerifySizes { inner.sizes() }
+
+  func fork() -> (any VerifySubject)? { inner.fork() }
 }

@@ -53,14 +53,16 @@ final class Judge {
   ///   - parts: the threads' parts; what was answered is recorded if there are any.
   func run(
     interval: Int = 64, parts: ThreadParts? = nil,
-    _ next: (any VerifySubject) throws(VerifyError) -> VerifyCall?
+    _ next: (SpaceFamily) throws(VerifyError) -> VerifyCall?
   ) throws(VerifyError) -> ScriptRun {
     try kernel.reset()
-    let subject = try makeSubject()
+    let subject = SpaceFamily(try makeSubject())
     var run = ScriptRun()
     while run.difference == nil, let call = try next(subject) {
       let absolute = kernel.windows.resolve(call)
-      // What is left of a script may meet other mappings than the script did.
+      // What is left of a script may meet other mappings than the script did, or miss a fork.
+      if !subject.has(call.space) { continue }
+      subject.current = call.space
       if !call.kind.definition.isComparable(absolute, subject) { continue }
       if let parts, !parts.determine(absolute, subject) {
         run.undetermined = call
@@ -73,10 +75,14 @@ final class Judge {
       }
     }
     if run.difference == nil { try compareAll(subject, &run) }
+    subject.current = 0
     if run.difference == nil, parts != nil {
       run.final = RecordedState(subject, windows: kernel.windows)
     }
-    if run.difference == nil { run.difference = leftover(subject, run.calls.count - 1) }
+    for member in subject.all where run.difference == nil {
+      subject.current = member
+      run.difference = leftover(subject, run.calls.count - 1)
+    }
     return run
   }
 
@@ -92,7 +98,7 @@ final class Judge {
   }
 
   private func perform(
-    _ call: VerifyCall, _ subject: any VerifySubject, _ parts: ThreadParts?,
+    _ call: VerifyCall, _ subject: SpaceFamily, _ parts: ThreadParts?,
     _ run: inout ScriptRun
   ) throws(VerifyError) {
     let call = kernel.windows.resolve(call)
@@ -145,7 +151,15 @@ final class Judge {
 
   // MARK: comparing everything
 
-  private func compareAll(
+  private func compareAll(_ subject: SpaceFamily, _ run: inout ScriptRun) throws(VerifyError) {
+    for member in subject.all where run.difference == nil {
+      (subject.current, kernel.current) = (member, member)
+      try compareOne(subject, &run)
+    }
+  }
+
+  /// The space and the process that are chosen.
+  private func compareOne(
     _ subject: any VerifySubject, _ run: inout ScriptRun
   ) throws(VerifyError) {
     var count = 0

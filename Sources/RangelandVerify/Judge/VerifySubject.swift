@@ -18,6 +18,8 @@ public protocol VerifySubject: AnyObject {
   /// `kp_hash` of a page; `nil` = it may not be read.
   func hash(_ page: UInt64) -> UInt64?
   func sizes() -> VerifySizes
+  /// A copy; `nil` without memory.
+  func fork() -> (any VerifySubject)?
 }
 
 /// An address space whose addresses outside the windows are taken, as the helper's are.
@@ -46,6 +48,18 @@ public final class SpaceSubject: VerifySubject {
       throw VerifyError("an address space cannot be made: \(error)")
     }
     baseline = absoluteSizes()
+  }
+
+  private init(child: AddressSpace, baseline: VerifySizes) {
+    space = child
+    self.baseline = baseline
+    self.baseline.locked = 0
+  }
+
+  public func fork() -> (any VerifySubject)? { copy() }
+
+  func copy() -> SpaceSubject? {
+    (try? space.fork()).map { SpaceSubject(child: $0, baseline: baseline) }
   }
 
   private static func take(_ space: AddressSpace, _ start: UInt64, _ end: UInt64) throws(Errno) {

@@ -38,16 +38,16 @@ extension KernelProcess {
           toByteOffset: i * MemoryLayout<kp_place>.stride, as: kp_place.self)
       }
     }
-    sequence &+= 1
-    kp_signal(&channel.pointee.request, sequence)
+    // Nobody else writes the word.
+    kp_signal(&channel.pointee.request, channel.pointee.request &+ 1)
   }
 
   private func finish() throws(VerifyError) {
     var tries = 0
-    let before = sequence &- 1
+    let before = channel.pointee.request &- 1
     while kp_wait(&channel.pointee.reply, before, 100) == before {
       tries += 1
-      if Self.hasEnded(process) { throw VerifyError("the kernel helper has died") }
+      if hasEnded { throw VerifyError("the kernel helper has died") }
       if tries > 300 { throw VerifyError("the kernel helper has not answered for 30 s") }
     }
   }
@@ -61,6 +61,7 @@ extension KernelProcess {
       throw VerifyError("'\(call)' reaches beyond the windows: it was not performed")
     }
     let definition = call.kind.definition
+    current = call.space
     post(definition.request(call.rebased(baseline)), near: definition.near(call))
   }
 
@@ -74,6 +75,10 @@ extension KernelProcess {
         faultAddress: channel.pointee.fault_address)
     }
     var outcome = VerifyOutcome(result: channel.pointee.result)
+    if outcome.result == 0 {
+      if call.kind == .fork { noteCopy(Int(call.value)) }
+      if call.kind == .exit { noteEnd(call.space) }
+    }
     let compared = call.kind.definition.request(call).comparedBytes
     if compared > 0 && outcome.result >= 0 {
       outcome.output = [UInt8](UnsafeRawBufferPointer(start: kp_buffer(channel), count: compared))
@@ -91,6 +96,12 @@ extension KernelProcess {
       let found = kp_near(&channel.pointee.windows.0, &place, outcome.result, &range)
       return found != 0 ? AddressPair(start: range.start, end: range.end) : nil
     }
+  }
+
+  /// Ends the copy that is asked.
+  func endCurrent() throws(VerifyError) {
+    post(KP_EXIT)
+    try finish()
   }
 
   // MARK: listings
@@ -133,6 +144,7 @@ extension KernelProcess {
 
   /// Empties the windows, and checks that the last script left nothing outside them.
   func reset() throws(VerifyError) {
+    try endCopies()
     post(KP_RESET)
     try finish()
     let count = channel.pointee.result

@@ -11,15 +11,27 @@ import CKernelProtocol
 import Glibc
 import SystemPackage
 
-/// The running kernel, behind a process whose mappings are a script's alone. For one thread at a time.
+/// The running kernel, behind a process whose mappings are a script's alone, and the copies that the script makes of
+/// it. For one thread at a time.
 public final class KernelProcess {
-  let channel: UnsafeMutablePointer<kp_channel>
-  let process: pid_t
-  var sequence: UInt32 = 0
+  private let channels: UnsafeMutablePointer<kp_channel>
+  private let first: pid_t
+  /// Which of the processes is asked: 0 is the one that was started, others are copies.
+  var current = 0
   private var isAlive = true
   /// Mappings outside the windows, known after the first reset.
   var outside: Int64?
-  var baseline = VerifySizes()
+  private var baselines = [VerifySizes](repeating: VerifySizes(), count: Int(KP_PROCESSES))
+  /// Copies that have been made and not ended.
+  private var copies: Set<Int> = []
+
+  var channel: UnsafeMutablePointer<kp_channel> { channels + current }
+  var process: pid_t { current == 0 ? first : channel.pointee.process }
+  /// Sizes of a process without mappings in the windows.
+  var baseline: VerifySizes {
+    get { baselines[current] }
+    set { baselines[current] = newValue }
+  }
 
   /// The windows, by `VerifyWindow.rawValue`.
   public let windows: [AddressPair]
@@ -37,12 +49,12 @@ public final class KernelProcess {
     let descriptor = kp_make_channel()
     if descriptor < 0 { throw VerifyError("memfd_create: \(Errno(rawValue: -descriptor))") }
     let memory = mmap(
-      nil, MemoryLayout<kp_channel>.size, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0)
+      nil, Self.channelBytes, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0)
     guard let memory, memory != MAP_FAILED else {
       close(descriptor)
       throw VerifyError("the channel cannot be mapped: \(Errno(rawValue: errno))")
     }
-    channel = memory.assumingMemoryBound(to: kp_channel.self)
+    channels = memory.assumingMemoryBound(to: kp_channel.self)
     var child: pid_t = 0
     let status = path.withPlatformString { path in
       "\(descriptor)".withPlatformString { number in
@@ -55,16 +67,16 @@ public final class KernelProcess {
     }
     close(descriptor)
     guard status == 0 else {
-      munmap(memory, MemoryLayout<kp_channel>.size)
+      munmap(memory, Self.channelBytes)
       throw VerifyError("\(path) cannot be started: \(Errno(rawValue: status))")
     }
-    process = child
+    first = child
     var tries = 0
-    while kp_wait(&channel.pointee.state, UInt32(KP_STARTING), 100) == UInt32(KP_STARTING) {
+    while kp_wait(&channels.pointee.state, UInt32(KP_STARTING), 100) == UInt32(KP_STARTING) {
       tries += 1
       if tries > 300 || Self.hasEnded(child) { break }
     }
-    windows = withUnsafeBytes(of: &channel.pointee.windows) {
+    windows = withUnsafeBytes(of: &channels.pointee.windows) {
       $0.bindMemory(to: kp_window.self).map { AddressPair(start: $0.start, end: $0.end) }
     }
     guard channel.pointee.state == UInt32(KP_READY) else {
@@ -94,10 +106,35 @@ public final class KernelProcess {
   private func end() {
     guard isAlive else { return }
     isAlive = false
-    kill(process, SIGKILL)
+    for copy in copies { kill(channels[copy].process, SIGKILL) }
+    kill(first, SIGKILL)
     var status: Int32 = 0
-    while waitpid(process, &status, 0) < 0 && errno == EINTR {}
-    munmap(channel, MemoryLayout<kp_channel>.size)
+    while waitpid(first, &status, 0) < 0 && errno == EINTR {}
+    munmap(channels, Self.channelBytes)
+  }
+
+  private static var channelBytes: Int { Int(KP_PROCESSES) * MemoryLayout<kp_channel>.stride }
+
+  /// Whether the process that is asked has ended.
+  var hasEnded: Bool { current == 0 ? Self.hasEnded(first) : kill(process, 0) != 0 }
+
+  /// The current process has made a copy: what it had without mappings, the copy has, but for locked memory.
+  func noteCopy(_ copy: Int) {
+    copies.insert(copy)
+    baselines[copy] = baseline
+    baselines[copy].locked = 0
+  }
+
+  func noteEnd(_ copy: Int) { copies.remove(copy) }
+
+  /// Ends all copies.
+  func endCopies() throws(VerifyError) {
+    for copy in copies.sorted() {
+      current = copy
+      try endCurrent()
+      noteEnd(copy)
+    }
+    current = 0
   }
 
   static func hasEnded(_ process: pid_t) -> Bool {

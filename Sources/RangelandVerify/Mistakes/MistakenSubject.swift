@@ -59,4 +59,7 @@ class MistakenSubject: VerifySubject {
   func hash(_ page: UInt64) -> UInt64? { inner.hash(page) }
 
   func sizes() -> VerifySizes { inner.sizes() }
+
+  /// The child makes no mistakes.
+  func fork() -> (any VerifySubject)? { inner.fork() }
 }

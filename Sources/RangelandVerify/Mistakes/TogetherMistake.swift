@@ -78,4 +78,6 @@ private final class MistakenTogether: VerifySubject {
     sizes.virtual -= lostPages.load(ordering: .relaxed)
     return sizes
   }
+
+  func fork() -> (any VerifySubject)? { inner.fork() }
 }

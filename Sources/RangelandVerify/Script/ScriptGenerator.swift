@@ -57,7 +57,9 @@ struct ScriptGenerator {
     self.spots = spots
   }
 
-  mutating func next(_ subject: any VerifySubject) -> VerifyCall {
+  mutating func next(_ subject: SpaceFamily) -> VerifyCall {
+    let members = subject.all
+    if members.count > 1 { subject.current = random.pick(members) }
     while true {
       let edge = random.chance(3) ? edgeKinds.pick(&random) : nil
       let definition = (edge ?? ordinaryKinds.pick(&random)!).definition
@@ -69,6 +71,7 @@ struct ScriptGenerator {
           !isRestricted || isOwn(absolute, subject)
         {
           call.thread = thread
+          call.space = subject.current
           return call
         }
       }

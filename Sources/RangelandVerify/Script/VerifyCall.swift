@@ -7,6 +7,8 @@ public struct VerifyCall: Sendable, Hashable, CustomStringConvertible {
   public var kind: Kind
   /// The thread that makes the call, of a script with several.
   public var thread = 0
+  /// The space that the call is made in: 0 is the first, others are forks.
+  public var space = 0
   public var address: VerifyAddress
   /// In bytes; of an access 1, 2, 4 or 8.
   public var length: UInt64
@@ -42,6 +44,7 @@ public struct VerifyCall: Sendable, Hashable, CustomStringConvertible {
 
   public var description: String {
     var text = thread == 0 ? "" : "@\(thread) "
+    if space != 0 { text += "%\(space) " }
     text += "\(kind.rawValue) \(address) \(hex(length))"
     for field in kind.definition.fields {
       switch field.content {
@@ -64,6 +67,14 @@ public struct VerifyCall: Sendable, Hashable, CustomStringConvertible {
       thread = number
       words.removeFirst()
     }
+    var space = 0
+    if let first = words.first, first.hasPrefix("%") {
+      guard let number = Int(first.dropFirst()), 0..<SpaceFamily.mostMembers ~= number else {
+        throw VerifyError("'\(line)': '\(first)' is no space")
+      }
+      space = number
+      words.removeFirst()
+    }
     guard let first = words.first, let kind = Kind(rawValue: first) else {
       throw VerifyError("not a call: '\(line)'")
     }
@@ -80,6 +91,7 @@ public struct VerifyCall: Sendable, Hashable, CustomStringConvertible {
     }
     self.init(kind, address, length)
     self.thread = thread
+    self.space = space
     for (field, word) in zip(fields, words.dropFirst(3)) {
       guard word.hasPrefix(field.name + "=") else {
         throw VerifyError("'\(line)': \(field.name)= is missing")

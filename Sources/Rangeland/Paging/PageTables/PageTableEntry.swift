@@ -84,6 +84,11 @@ struct PageTableEntry: Equatable, Sendable {
     PageTableEntry(bits: bits & ~(Self.cachedMask | Self.writeBit | Self.accessedBit))
   }
 
+  /// The page of shared memory as a fork's child has it: clean, and used by nobody yet.
+  var forkedShared: PageTableEntry {
+    PageTableEntry(bits: bits & ~(Self.cachedMask | Self.dirtyBit | Self.accessedBit))
+  }
+
   @inline(__always) var isEmpty: Bool { bits == 0 }
   @inline(__always) var isGuard: Bool { bits & Self.guardBit != 0 }
   /// The page may be let go: nobody has written to it since it was released.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Giving a forked space the pages of a private mapping, to be copied on write.
+// Giving a forked space the pages of a mapping: private ones to be copied on write.
 //
 // Guarantee: after the drop list's shootdown no thread writes to a page that both spaces have.
 // Mechanism: each entry loses the right to write and goes to the other tables with one more reference to its frame.
@@ -20,20 +20,21 @@ extension PageTables {
     var hasPinned = false
   }
 
-  /// Copies the entries of `range` to the same addresses of `other`, all but pinned pages, and takes the right to
-  /// write from both. Who may have it cached is noted in `drops`; the caller runs its `shootdown()`.
+  /// Copies the entries of `range` to the same addresses of `other`: of private memory all but pinned pages, and it
+  /// takes the right to write from both. Who may have that cached is noted in `drops`; the caller runs its
+  /// `shootdown()`.
   ///
   /// - Returns: whether there was memory for the tables. If not, what was copied so far is in `other`.
   /// - Precondition: pinned; the space is held for writing, and nobody else knows `other`.
   func copy(
-    _ range: AddressRange, to other: PageTables, _ copied: inout Copied,
+    _ range: AddressRange, to other: PageTables, isShared: Bool, _ copied: inout Copied,
     _ drops: inout FrameDropList, _ context: Context
   ) -> Bool {
     var walk = LeafWalk(self, range)
     while let piece = walk.next() {
       if piece.leaf.inUse == 0 { continue }
       var entries = InlineArray<512, UInt64>(repeating: 0)
-      if share(piece, &entries, &copied, &drops) == 0 { continue }
+      if take(piece, isShared, &entries, &copied, &drops) == 0 { continue }
       guard let leaf = other.latchLeaf(piece.start, creating: true, context) else {
         for i in 0..<512 where entries[i] & PageTableEntry.presentBit != 0 {
           drops.arena.release(PageTableEntry(bits: entries[i]).frame, context)
@@ -57,9 +58,9 @@ extension PageTables {
   }
 
   /// Writes down a leaf's part as the copy shall have it, with a reference to each frame. Returns how many there are.
-  private func share(
-    _ piece: LeafWalk.Piece, _ entries: inout InlineArray<512, UInt64>, _ copied: inout Copied,
-    _ drops: inout FrameDropList
+  private func take(
+    _ piece: LeafWalk.Piece, _ isShared: Bool, _ entries: inout InlineArray<512, UInt64>,
+    _ copied: inout Copied, _ drops: inout FrameDropList
   ) -> Int {
     let leaf = piece.leaf
     var count = 0
@@ -67,16 +68,16 @@ extension PageTables {
     leaf.pointee.latch.lock(.pageTable)
     var at = piece.start
     while at < piece.end {
-      if let old = leaf.restrict(to: [.read, .execute], at: at) {
+      if !isShared, let old = leaf.restrict(to: [.read, .execute], at: at) {
         LockMap.observe(.pageProtection, .pageTable, .write)
         drops.note(old, at: at)
       }
       let entry = leaf.latchedEntry(at)
-      if entry.isPresent, drops.arena.isPinned(entry.frame) {
+      if entry.isPresent, !isShared, drops.arena.isPinned(entry.frame) {
         copied.hasPinned = true
       } else if !entry.isEmpty {
         if entry.isPresent { drops.arena.retain(entry.frame) }
-        entries[Int(at >> 12) & 511] = entry.forked.bits
+        entries[Int(at >> 12) & 511] = (isShared ? entry.forkedShared : entry.forked).bits
         count += 1
       }
       at += 4096
