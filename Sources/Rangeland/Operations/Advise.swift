@@ -53,7 +53,9 @@ extension AddressSpace {
     let context = reclaimer.context()
     context.pin()
     defer { context.unpin() }
-    if operation == .dontNeed || advice == .free, let hold = readCell(covering: range, operation) {
+    if operation == .dontNeed || advice == .free,
+      let hold = readCell(covering: range, operation, context)
+    {
       park.pass(operation)
       LockMap.observe(.layout, hold, range)
       // It is covered, and stays so while the word is held.

@@ -17,7 +17,7 @@ enum SlabClass: Int, CaseIterable {
   /// Usable bytes of a node.
   var byteCount: Int {
     switch self {
-    case .record: 96
+    case .record: Self.recordLifeOffset + 8
     case .leafContent: 320
     case .leaf: 112
     case .indexNode: 832
@@ -28,6 +28,9 @@ enum SlabClass: Int, CaseIterable {
     case .pageTable: 4096 + 112
     }
   }
+
+  /// Where the word stands that says whether a record is in the tree: `RecordRef.life`.
+  static var recordLifeOffset: Int { 96 }
 
   /// Distance between nodes: the hidden header and padding, so that two nodes never share a
   /// 128-byte pair of cache lines unless they are small and rarely written.
