@@ -52,6 +52,13 @@ public final class AddressSpace: @unchecked Sendable {
   let counters: SpaceCounters
   /// Where the heap is.
   let heap = Heap()
+  /// The markers of a program, but for the heap's, which stand in `heap`. Changed under the space lock for writing
+  /// over the whole space; the latch keeps readers from a mix.
+  let notes = Mutex(ProgramMarkers())
+  /// The owner's word. Changed under the space lock for writing over the whole space.
+  let opaque = Atomic<UInt64>(0)
+  /// Where the mapping stands that is a program's vdso, 0 = nowhere. Changed under a hold of the mapping.
+  let vdso = Atomic<UInt64>(0)
   /// The limits, as they were set. What operations look at is beside it.
   let settings: Mutex<Limits>
   /// Whether operations have to ask before they change anything. Written with `settings`, as the next three.
