@@ -303,6 +303,12 @@ extension AddressSpace {
       return .refused(.outOfMemory)
     }
     LockMap.observe(.pageTableEntry, .pageTable, .write)
+    if kind == .sharedMemory && arena.isRemoved(frame) {
+      // It went while we looked (MADV_REMOVE): begin again.
+      leaf.pointee.latch.unlock(.pageTable)
+      arena.release(frame, context)
+      return mapObjectPage(backing, page, record, writable: writable, context)
+    }
     let isInstalled = leaf.install(
       PageTableEntry(frame: frame, rights: rights, kind: kind), at: page)
     var isGuard = false

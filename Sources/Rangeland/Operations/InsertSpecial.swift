@@ -37,7 +37,11 @@ extension AddressSpace {
     var flags = VMAFlags(protection, sharing)
     flags.insert(.special)
     if !special.maySplit { flags.insert(.uncut) }
-    if special.kind == .device { flags.insert(.device) }
+    if special.kind == .device {
+      // Linux `remap_pfn_range`.
+      flags.insert(.device)
+      flags.insert(.dontDump)
+    }
     flags.remove(.account)
     flags.subtract(.mayAccess)
     if allowed.contains(.read) { flags.insert(.mayRead) }

@@ -12,6 +12,7 @@ enum SlabClass: Int, CaseIterable {
   case objectMapping
   case object
   case objectIndexNode
+  case policyRange
   case pageTable
 
   /// Usable bytes of a node.
@@ -25,6 +26,7 @@ enum SlabClass: Int, CaseIterable {
     case .objectMapping: 112
     case .object: 112
     case .objectIndexNode: 528
+    case .policyRange: 48
     case .pageTable: 4096 + 112
     }
   }
@@ -36,7 +38,7 @@ enum SlabClass: Int, CaseIterable {
   /// 128-byte pair of cache lines unless they are small and rarely written.
   var stride: Int {
     let bytes = byteCount + SlabHeader.byteCount
-    let unit = self == .vmaCell ? 64 : 128
+    let unit = self == .vmaCell || self == .policyRange ? 64 : 128
     return (bytes + unit - 1) / unit * unit
   }
 

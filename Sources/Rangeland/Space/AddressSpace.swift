@@ -44,7 +44,7 @@ public final class AddressSpace: @unchecked Sendable {
   /// Special mappings that were inserted. A latch of their own.
   let specials = SpecialMappings()
   /// Memory policies by number. A latch of their own.
-  let policies = MemoryPolicies()
+  let policies: MemoryPolicies
   /// Whether anything was ever sealed, so that others need not look for seals. Set under a hold of the sealed
   /// range, never cleared.
   let hasSeals = Atomic<Bool>(false)
@@ -121,7 +121,15 @@ public final class AddressSpace: @unchecked Sendable {
       tables.destroy(memory.arena, context)
       throw .noMemory
     }
+    guard let policies = MemoryPolicies.make() else {
+      LayoutTree.destroy(layout)
+      counters.destroy()
+      accessors.destroy()
+      tables.destroy(memory.arena, context)
+      throw .noMemory
+    }
     self.memory = memory
+    self.policies = policies
     self.placement = placement
     self.tables = tables
     self.accessors = accessors

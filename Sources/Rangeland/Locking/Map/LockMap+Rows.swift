@@ -114,13 +114,17 @@ extension LockMap {
         "mappings join when an object is mapped or an identity is made, and go with their last record",
       operations: LayoutChanges.all + [.fault, .advise, .populate]),
     Row(
+      item: .reverseMap, lock: .objectMappings, mode: .read, range: "the object",
+      reason: "a page that the object lost is taken from all places that map it",
+      operations: [.advise]),
+    Row(
       item: .objectPages, lock: .pageTable, mode: .read, range: "the object",
       reason: "a page that is found keeps a reference before the object may let it go",
       operations: [.fault, .populate, .residency]),
     Row(
       item: .objectPages, lock: .pageTable, mode: .write, range: "the object",
-      reason: "one page for each index, whoever asks first",
-      operations: [.fault, .populate]),
+      reason: "one page for each index, whoever asks first; a page that goes is marked first",
+      operations: [.fault, .populate, .advise]),
   ]
 
   private static let noteRows: [Row] = [
