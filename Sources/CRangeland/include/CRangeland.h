@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -111,7 +112,7 @@ static inline void *rl_reserve(size_t bytes) {
   return p == MAP_FAILED ? NULL : p;
 }
 
-/// The kernel's own calls, for the benchmark's peer: -errno or the value.
+/// The kernel's own calls, for the benchmark's peer and for tests: -errno or the value.
 static inline long rl_kernel_mmap(size_t bytes) {
   void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   return p == MAP_FAILED ? -errno : (long)p;
@@ -121,6 +122,12 @@ static inline int rl_kernel_munmap(unsigned long address, size_t bytes) {
 }
 static inline int rl_kernel_mprotect(unsigned long address, size_t bytes, int writable) {
   return mprotect((void *)address, bytes, writable ? PROT_READ | PROT_WRITE : PROT_READ) < 0 ? -errno : 0;
+}
+/// The program break of this process.
+static inline unsigned long rl_kernel_break(void) { return (unsigned long)syscall(SYS_brk, 0); }
+/// PR_SET_MM_MAP: `map` is a `struct prctl_mm_map` of `bytes` bytes.
+static inline int rl_kernel_set_markers(const void *map, size_t bytes) {
+  return prctl(PR_SET_MM, PR_SET_MM_MAP, map, bytes, 0) < 0 ? -errno : 0;
 }
 
 static inline int rl_release(void *p, size_t bytes) { return munmap(p, bytes) < 0 ? -errno : 0; }

@@ -55,6 +55,7 @@ extension AddressSpace {
       case .mbind: try linuxBind(arguments)
       case .setMempolicy: try linuxSetPolicy(arguments)
       case .getMempolicy: try linuxGetPolicy(arguments)
+      case .prctl: try linuxSetMarkers(arguments)
       case .mseal:
         // No flags are defined.
         if arguments.third != 0 { throw .invalidArgument }

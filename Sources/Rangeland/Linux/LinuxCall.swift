@@ -13,6 +13,7 @@ public enum LinuxCall: Int, CaseIterable, Sendable, Hashable {
   case mremap = 25
   case mincore = 27
   case madvise = 28
+  case prctl = 157
   case mbind = 237
   case setMempolicy = 238
   case getMempolicy = 239

@@ -131,10 +131,12 @@ extension AddressSpace {
   @inline(__always)
   func modifyStep(
     from position: Address, to end: Address, _ hold: borrowing WriteHold, _ context: Context,
-    _ change: inout LayoutChange, _ decide: (RecordRef) -> FlagsDecision
+    _ change: inout LayoutChange, _ decide: (RecordRef) -> FlagsDecision,
+    _ confirm: (UnsafeMutablePointer<RecordDraft>) -> Void = { _ in }
   ) throws(Errno) -> ModifyStep {
     if !hasLimits {
-      return try layout.pointee.modifyStep(from: position, to: end, hold, context, &change, decide)
+      return try layout.pointee.modifyStep(
+        from: position, to: end, hold, context, &change, decide, confirm)
     }
     var granted = Charge()
     let before = change.counts
@@ -148,7 +150,7 @@ extension AddressSpace {
     let step: ModifyStep
     do throws(Errno) {
       step = try layout.pointee.modifyStep(
-        from: position, to: end, areas: areas, hold, context, &change, decide)
+        from: position, to: end, areas: areas, hold, context, &change, decide, confirm)
     } catch {
       settle(granted, &change, since: before, context)
       throw error

@@ -53,7 +53,9 @@ extension AddressSpace {
     let context = reclaimer.context()
     context.pin()
     defer { context.unpin() }
-    if operation == .dontNeed || advice == .free, let hold = readCell(covering: range, operation) {
+    if operation == .dontNeed || advice == .free,
+      let hold = readCell(covering: range, operation, context)
+    {
       park.pass(operation)
       LockMap.observe(.layout, hold, range)
       // It is covered, and stays so while the word is held.
@@ -102,10 +104,13 @@ extension AddressSpace {
     case .pageOut: changePages(piece, hold, context) { tables.evict(piece, into: &$0, context) }
     case .remove:
       // There is an object for shared memory only; that of a private file mapping is not this space's.
-      guard record.pointee.backing != nil, !flags.contains(.special) else {
+      guard let backing = record.pointee.backing, !flags.contains(.special) else {
         throw .invalidArgument
       }
-      throw flags.contains(.shared) ? .notSupported : .permissionDenied
+      guard flags.contains(.shared), flags.contains(.mayWrite) else { throw .permissionDenied }
+      // A file's pages are its owner's.
+      guard backing.pointee.object.pointee.kind == .sharedAnonymous else { throw .notSupported }
+      changePages(piece, hold, context) { punchHole(piece, backing, into: &$0, context) }
     case .installGuard:
       if flags.contains(.special) { throw .invalidArgument }
       try installGuards(piece, record, hold, context)

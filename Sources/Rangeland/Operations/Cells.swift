@@ -27,16 +27,17 @@ extension AddressSpace {
   /// semaphore. The thread is pinned. Linux: `lock_vma_under_rcu`.
   @inline(__always)
   func readCell(
-    covering range: AddressRange, _ operation: OperationKind
+    covering range: AddressRange, _ operation: OperationKind, _ context: Context
   ) -> ReadHold? {
     if policy != .perVMA { return nil }
-    guard let record = layout.pointee.find(range.start), record.pointee.end >= range.end,
+    guard let record = layout.pointee.lookUp(range.start, context), record.pointee.end >= range.end,
       let cell = record.pointee.cell
     else { return nil }
     parkBeforeWord.pass(operation)
     guard let hold = lock.readCell(cell, range, operation) else { return nil }
     // The record may have been replaced before we had its word. Successors that share the word differ
     // in their identity only.
+    if record.isInTree { return hold }
     guard let current = layout.pointee.find(range.start), current.pointee.cell == cell,
       current.pointee.end >= range.end
     else {

@@ -86,7 +86,7 @@ extension AddressSpace {
   ) -> Outcome {
     context.pin()
     defer { context.unpin() }
-    guard let hold = readCell(covering: AddressRange(pageOf: address), .fault) else {
+    guard let hold = readCell(covering: AddressRange(pageOf: address), .fault, context) else {
       return .needsSpaceLock
     }
     park.pass(.fault)
@@ -100,7 +100,7 @@ extension AddressSpace {
   ) -> Outcome {
     let page = AddressRange(pageOf: address)
     LockMap.observe(.layout, hold, page)
-    guard var record = layout.pointee.find(address) else { return .unmapped }
+    guard var record = layout.pointee.lookUp(address, context) else { return .unmapped }
     LockMap.observe(.vmaFlags, hold, page)
     let flags = record.pointee.flags
     guard flags.allows(access) else { return .refused(.notPermitted) }
@@ -303,6 +303,12 @@ extension AddressSpace {
       return .refused(.outOfMemory)
     }
     LockMap.observe(.pageTableEntry, .pageTable, .write)
+    if kind == .sharedMemory && arena.isRemoved(frame) {
+      // It went while we looked (MADV_REMOVE): begin again.
+      leaf.pointee.latch.unlock(.pageTable)
+      arena.release(frame, context)
+      return mapObjectPage(backing, page, record, writable: writable, context)
+    }
     let isInstalled = leaf.install(
       PageTableEntry(frame: frame, rights: rights, kind: kind), at: page)
     var isGuard = false

@@ -37,7 +37,11 @@ extension AddressSpace {
     var flags = VMAFlags(protection, sharing)
     flags.insert(.special)
     if !special.maySplit { flags.insert(.uncut) }
-    if special.kind == .device { flags.insert(.device) }
+    if special.kind == .device {
+      // Linux `remap_pfn_range`.
+      flags.insert(.device)
+      flags.insert(.dontDump)
+    }
     flags.remove(.account)
     flags.subtract(.mayAccess)
     if allowed.contains(.read) { flags.insert(.mayRead) }
@@ -47,6 +51,16 @@ extension AddressSpace {
     let backing = try makeMapping(.special, identity: identity, context)
     defer { backing.release(context) }
     let attributes = VMAAttributes(flags: flags, pageOffset: 0, backing: backing)
+    let start = try insert(attributes, rounded, at: address, context)
+    if special.isVDSO {
+      noteVDSO(backing, AddressRange(start: start, end: start + rounded), context)
+    }
+    return start
+  }
+
+  private func insert(
+    _ attributes: VMAAttributes, _ rounded: UInt64, at address: MapAddress, _ context: Context
+  ) throws(Errno) -> Address {
     switch address {
     case .fixed(let start), .fixedNoReplace(let start):
       let range = try Self.fixedRange(start, rounded)
@@ -59,6 +73,39 @@ extension AddressSpace {
     case .hint(let hint): return try mapPlaced(rounded, hint: hint, attributes, context)
     case .anywhere: return try mapPlaced(rounded, hint: nil, attributes, context)
     }
+  }
+
+  /// Where the special mapping stands that is the vdso (`SpecialMapping.isVDSO`), the one that was inserted last if
+  /// there are several; it follows a move of the mapping. Like Linux's `mm->context.vdso` it stays when the mapping
+  /// is unmapped. `nil` = none was inserted. Takes no lock.
+  public var vdsoBase: Address? {
+    let base = vdso.load(ordering: .acquiring)
+    return base == 0 ? nil : base
+  }
+
+  /// Notes where the vdso stands, unless it was moved or replaced meanwhile: then whoever did that has.
+  private func noteVDSO(_ backing: MappingRef, _ range: AddressRange, _ context: Context) {
+    let hold = lock.read(range, .insertSpecial)
+    context.pin()
+    defer { context.unpin() }
+    LockMap.observe(.contextBase, hold, range)
+    guard let record = layout.pointee.find(range.start), record.pointee.backing == backing else {
+      return
+    }
+    vdso.store(range.start, ordering: .releasing)
+  }
+
+  /// A special mapping was moved as a whole: its hook is told, and the vdso noted.
+  @inline(never)
+  func specialMoved(
+    _ record: RecordRef, _ from: AddressRange, _ to: AddressRange, _ hold: borrowing WriteHold
+  ) {
+    guard let special = record.special else { return }
+    if special.isVDSO {
+      LockMap.observe(.contextBase, hold, to)
+      vdso.store(to.start, ordering: .releasing)
+    }
+    special.moved?(from, to)
   }
 
   /// Refuses a change that would cut a special mapping that may not be cut (Linux `may_split`).

@@ -10,7 +10,7 @@ extension AddressSpace {
     let context = reclaimer.context()
     context.pin()
     defer { context.unpin() }
-    return layout.pointee.find(address)?.info
+    return layout.pointee.lookUp(address, context)?.info
   }
 
   /// The first mapping that ends above `address`: the one that covers it, or else the next (`find_vma`).
@@ -18,6 +18,9 @@ extension AddressSpace {
     let context = reclaimer.context()
     context.pin()
     defer { context.unpin() }
+    if layout.pointee.usesCache, let record = layout.pointee.lookUp(address, context) {
+      return record.info
+    }
     return layout.pointee.findNext(address)?.info
   }
 

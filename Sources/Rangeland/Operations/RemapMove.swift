@@ -86,7 +86,7 @@ extension AddressSpace {
         }
       }
     }
-    if isSpecial { record.tellSpecialMoved(source, moved) }
+    if isSpecial { specialMoved(record, source, moved, hold) }
     // Tables that are empty now go; there is nothing else in them.
     tables.zap(source, into: &drops, freeingTables: true, context)
     drops.shootdown()

@@ -20,9 +20,12 @@ extension AddressSpace {
     }
     set {
       let start = newValue ?? .max
-      // A break is looked at only behind its start.
-      heap.programBreak.store(start, ordering: .relaxed)
-      heap.start.store(start, ordering: .releasing)
+      // Both or none for a reader of the markers.
+      notes.withLock { _ in
+        // A break is looked at only behind its start.
+        heap.programBreak.store(start, ordering: .relaxed)
+        heap.start.store(start, ordering: .releasing)
+      }
     }
   }
 
@@ -64,8 +67,12 @@ extension AddressSpace {
       lockCells(range, &hold)
       park.pass(.setBreak)
       LockMap.observe(.layout, hold, range)
-      // Linux `check_data_rlimit`, in bytes; a space knows no other data of a program.
-      if wanted - start > heapLimit.load(ordering: .relaxed) { return now }
+      // Linux `check_data_rlimit`, in bytes.
+      if (wanted - start) &+ heap.dataBytes.load(ordering: .relaxed)
+        > heapLimit.load(ordering: .relaxed)
+      {
+        return now
+      }
       if newEnd != oldEnd {
         let isDone =
           wanted <= now
@@ -124,4 +131,6 @@ extension AddressSpace {
 struct Heap: ~Copyable {
   let start = Atomic<UInt64>(.max)
   let programBreak = Atomic<UInt64>(.max)
+  /// Bytes of a program's data, which count with the heap against `Limits.data`. Written with the markers.
+  let dataBytes = Atomic<UInt64>(0)
 }

@@ -9,7 +9,8 @@ import SystemPackage
 
 extension AddressSpace {
   /// Gives the mappings of a range a memory policy (`mbind`). VMAs are split at its ends and merge where all
-  /// is equal. No page moves: a space has one node.
+  /// is equal. The policy of shared memory is its object's, page by page, and seen through every mapping of it; a
+  /// mapping that has the policy already sets none. No page moves: a space has one node.
   ///
   /// Takes the space lock for writing over the range.
   ///
@@ -50,13 +51,27 @@ extension AddressSpace {
         break
       }
       do throws(Errno) {
+        guard ObjectRef.reservePolicy(context) else { throw .noMemory }
         position = try modifyStep(
-          from: max(position, next.pointee.start), to: range.end, hold, context, &change
-        ) {
-          var flags = $0.pointee.flags
-          flags.policy = number
-          return .set(flags)
-        }.range.end
+          from: max(position, next.pointee.start), to: range.end, hold, context, &change,
+          {
+            var flags = $0.pointee.flags
+            flags.policy = number
+            return .set(flags)
+          },
+          { draft in
+            // Linux `vma_replace_policy`: of the VMA as it is then, merged or cut. In one step with it, so that of two
+            // threads that bind neighbours one was first for both the mappings and their object.
+            if let backing = draft.pointee.backing,
+              backing.pointee.object.pointee.kind == .sharedAnonymous,
+              draft.pointee.flags.policy == number
+            {
+              let first = backing.pageIndex(draft.pointee.start)
+              backing.pointee.object.setPolicy(
+                first, first + (draft.pointee.end - draft.pointee.start) >> 12, number, context)
+            }
+          }
+        ).range.end
       } catch {
         failure = error
       }
@@ -99,7 +114,7 @@ extension AddressSpace {
     }
   }
 
-  /// The memory policy of the mapping at an address, `.default` if it has none of its own (`get_mempolicy` with
+  /// The memory policy of the page at an address, that of its mapping or its shared object, `.default` if it has none of its own (`get_mempolicy` with
   /// `MPOL_F_ADDR`). Takes no lock.
   ///
   /// - Throws: `EFAULT` when nothing is mapped there.
@@ -107,7 +122,15 @@ extension AddressSpace {
     let context = reclaimer.context()
     context.pin()
     defer { context.unpin() }
+    let before = LockMap.enter(.query)
+    defer { LockMap.leave(before) }
     guard let record = layout.pointee.find(address) else { throw .badAddress }
+    // Linux `__get_vma_policy`: that of shared memory is its object's.
+    if let backing = record.pointee.backing,
+      backing.pointee.object.pointee.kind == .sharedAnonymous
+    {
+      return policies[backing.pointee.object.policy(of: backing.pageIndex(address))]
+    }
     return policies[record.pointee.flags.policy]
   }
 

@@ -4,18 +4,60 @@
 //
 // Policies are equal exactly when their numbers are, so VMAs merge by their flags alone. A number stays for the
 // life of the space: there are few different ones.
+//
+// Memory of one piece, reserved with the space and committed as it is touched, all zero at first: policies by number,
+// chains of numbers by hash, and one entry for each thread index. So nothing is allocated when a policy is set.
 
 import CRangeland
 import RangeLocks
 import SystemPackage
 
 final class MemoryPolicies: @unchecked Sendable {
-  /// Guards all below. Innermost, nothing is taken inside.
+  /// Guards the policies and the chains. Innermost, nothing is taken inside.
   private let latch = Latch()
-  private var policies: [MemoryPolicy] = [.default]
-  private var numbers: [MemoryPolicy: UInt16] = [.default: 0]
-  /// By the kernel's number of the thread.
-  private var ofThreads: [Int32: MemoryPolicy] = [:]
+  /// By number. Number 0 is the default policy, which is all zero.
+  private let policies: UnsafeMutablePointer<MemoryPolicy>
+  /// The next number with the same hash; 0 = last.
+  private let nexts: UnsafeMutablePointer<UInt16>
+  /// The first number of each hash; 0 = none.
+  private let firsts: UnsafeMutablePointer<UInt16>
+  /// Each is used by the thread that has the index.
+  private let threads: UnsafeMutablePointer<OfThread>
+  /// Numbers in use.
+  private var count = 1
+
+  private struct OfThread {
+    /// The kernel's number: an index is used again by another thread, which has no policy yet.
+    var thread: Int32
+    var policy: MemoryPolicy
+  }
+
+  private static var capacity: Int { 1 << 16 }
+  private static var linksOffset: Int { capacity * MemoryLayout<MemoryPolicy>.stride }
+  private static var threadsOffset: Int { linksOffset + 2 * capacity * 2 }
+  private static var byteCount: Int {
+    threadsOffset + Int(RL_MAX_THREADS) * MemoryLayout<OfThread>.stride
+  }
+
+  /// Empty books; `nil` without memory.
+  static func make() -> MemoryPolicies? {
+    guard let memory = rl_reserve(byteCount) else { return nil }
+    return MemoryPolicies(memory)
+  }
+
+  private init(_ memory: UnsafeMutableRawPointer) {
+    policies = memory.bindMemory(to: MemoryPolicy.self, capacity: Self.capacity)
+    let links = (memory + Self.linksOffset)
+      .bindMemory(to: UInt16.self, capacity: 2 * Self.capacity)
+    nexts = links
+    firsts = links + Self.capacity
+    threads = (memory + Self.threadsOffset)
+      .bindMemory(to: OfThread.self, capacity: Int(RL_MAX_THREADS))
+    // Zero is the default policy, but its representation is the compiler's: written out.
+    policies[0] = .default
+  }
+
+  deinit { _ = rl_release(policies, Self.byteCount) }
 
   init() {}
 
@@ -30,13 +72,27 @@ final class MemoryPolicies: @unchecked Sendable {
   ///
   /// - Throws: `ENOMEM` when 65,536 different ones are in use.
   func number(of policy: MemoryPolicy) throws(Errno) -> UInt16 {
+    if policy == .default { return 0 }
     latch.lock(.innermost)
     defer { latch.unlock(.innermost) }
-    if let known = numbers[policy] { return known }
-    guard let number = UInt16(exactly: policies.count) else { throw .noMemory }
-    policies.append(policy)
-    numbers[policy] = number
+    let hash = Self.hash(policy)
+    var known = firsts[hash]
+    while known != 0 {
+      if policies[Int(known)] == policy { return known }
+      known = nexts[Int(known)]
+    }
+    guard let number = UInt16(exactly: count) else { throw .noMemory }
+    count += 1
+    policies[Int(number)] = policy
+    nexts[Int(number)] = firsts[hash]
+    firsts[hash] = number
     return number
+  }
+
+  private static func hash(_ policy: MemoryPolicy) -> Int {
+    let word =
+      policy.nodes ^ UInt64(UInt32(bitPattern: policy.mode.rawValue | policy.flags.rawValue)) << 20
+    return Int((word &* 0x9e37_79b9_7f4a_7c15) >> 48)
   }
 
   subscript(number: UInt16) -> MemoryPolicy {
@@ -48,14 +104,9 @@ final class MemoryPolicies: @unchecked Sendable {
   /// The calling thread's.
   var ofThread: MemoryPolicy {
     get {
-      latch.lock(.innermost)
-      defer { latch.unlock(.innermost) }
-      return ofThreads[rl_gettid()] ?? .default
+      let own = threads + Int(rl_thread_index())
+      return own.pointee.thread == rl_gettid() ? own.pointee.policy : .default
     }
-    set {
-      latch.lock(.innermost)
-      ofThreads[rl_gettid()] = newValue == .default ? nil : newValue
-      latch.unlock(.innermost)
-    }
+    set { threads[Int(rl_thread_index())] = OfThread(thread: rl_gettid(), policy: newValue) }
   }
 }

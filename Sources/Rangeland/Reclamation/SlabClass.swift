@@ -12,12 +12,13 @@ enum SlabClass: Int, CaseIterable {
   case objectMapping
   case object
   case objectIndexNode
+  case policyRange
   case pageTable
 
   /// Usable bytes of a node.
   var byteCount: Int {
     switch self {
-    case .record: 96
+    case .record: Self.recordLifeOffset + 8
     case .leafContent: 320
     case .leaf: 112
     case .indexNode: 832
@@ -25,15 +26,19 @@ enum SlabClass: Int, CaseIterable {
     case .objectMapping: 112
     case .object: 112
     case .objectIndexNode: 528
+    case .policyRange: 48
     case .pageTable: 4096 + 112
     }
   }
+
+  /// Where the word stands that says whether a record is in the tree: `RecordRef.life`.
+  static var recordLifeOffset: Int { 96 }
 
   /// Distance between nodes: the hidden header and padding, so that two nodes never share a
   /// 128-byte pair of cache lines unless they are small and rarely written.
   var stride: Int {
     let bytes = byteCount + SlabHeader.byteCount
-    let unit = self == .vmaCell ? 64 : 128
+    let unit = self == .vmaCell || self == .policyRange ? 64 : 128
     return (bytes + unit - 1) / unit * unit
   }
 

@@ -22,6 +22,8 @@ struct ThreadContext: ~Copyable {
   /// Nodes retired in `retiredEpoch`, or since the thread tried to move the epoch on: see `retire`.
   var retired = 0
   var retiredEpoch: UInt64 = 0
+  /// Records that this thread index has made: see `LayoutTree.nextGeneration`.
+  var generations: UInt64 = 0
   /// One cache per `SlabClass`.
   let caches: UnsafeMutablePointer<SlabCache>
   /// The thread's cache of free frames: see Paging/Frames.

@@ -22,6 +22,12 @@ extension AddressSpace {
   /// Waits for the space's lock so far; `nil` when the space was made without statistics.
   public var lockStatistics: LockStatistics? { lock.pointee.ledger?.statistics() }
 
+  /// How the threads' VMA caches fared so far; `nil` when the space was made without (Linux until 6.0,
+  /// `vmacache_find_hits` in /proc/vmstat). Takes no lock.
+  public var vmaCacheStatistics: VMACacheStatistics? {
+    layout.pointee.usesCache ? layout.pointee.cacheStatistics() : nil
+  }
+
   /// Requests for the lock that wait now. 0 without statistics.
   var waitingRequests: Int {
     Int(lock.pointee.ledger?.pointee.waiting.load(ordering: .acquiring) ?? 0)

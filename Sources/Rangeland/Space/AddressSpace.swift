@@ -52,6 +52,13 @@ public final class AddressSpace: @unchecked Sendable {
   let counters: SpaceCounters
   /// Where the heap is.
   let heap = Heap()
+  /// The markers of a program, but for the heap's, which stand in `heap`. Changed under the space lock for writing
+  /// over the whole space; the latch keeps readers from a mix.
+  let notes = Mutex(ProgramMarkers())
+  /// The owner's word. Changed under the space lock for writing over the whole space.
+  let opaque = Atomic<UInt64>(0)
+  /// Where the mapping stands that is a program's vdso, 0 = nowhere. Changed under a hold of the mapping.
+  let vdso = Atomic<UInt64>(0)
   /// The limits, as they were set. What operations look at is beside it.
   let settings: Mutex<Limits>
   /// Whether operations have to ask before they change anything. Written with `settings`, as the next three.
@@ -85,11 +92,13 @@ public final class AddressSpace: @unchecked Sendable {
   ///   - placement: how addresses are chosen for mappings without one.
   ///   - memory: where pages come from; several spaces may share one. `nil` = one of its own.
   ///   - limits: what the space may use; see `limits`, which changes them later.
+  ///   - vmaCache: each thread remembers the mappings that it found last, for faults and lookups. It pays for
+  ///     threads that stay in few of many mappings: see docs/measurements.md.
   ///   - statistics: counts waits for the lock: see `lockStatistics`. Every request then costs more.
   /// - Throws: `ENOMEM` when the kernel refuses memory for the space's tables.
   public convenience init(
     policy: LockPolicy = .ranged, placement: Placement = .linux, memory: PhysicalMemory? = nil,
-    limits: Limits = Limits(), statistics: Bool = false
+    limits: Limits = Limits(), vmaCache: Bool = false, statistics: Bool = false
   ) throws(Errno) {
     try self.init(policy, placement, memory, limits, statistics, forkedFrom: nil)
   }
@@ -113,14 +122,22 @@ public final class AddressSpace: @unchecked Sendable {
     }
     guard
       let layout = LayoutTree.make(
-        reclaimer: memory.reclaimer, makesCells: policy == .perVMA)
+        reclaimer: memory.reclaimer, makesCells: policy == .perVMA, usesCache: vmaCache)
     else {
       counters.destroy()
       accessors.destroy()
       tables.destroy(memory.arena, context)
       throw .noMemory
     }
+    guard let policies = MemoryPolicies.make() else {
+      LayoutTree.destroy(layout)
+      counters.destroy()
+      accessors.destroy()
+      tables.destroy(memory.arena, context)
+      throw .noMemory
+    }
     self.memory = memory
+    self.policies = policies
     self.placement = placement
     self.tables = tables
     self.accessors = accessors

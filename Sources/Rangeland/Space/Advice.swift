@@ -50,13 +50,14 @@ public enum Advice: Int32, CaseIterable, Sendable, Hashable {
   /// it reads as before, afterwards as zeros. `EINVAL` for a locked mapping and for all but private memory
   /// without file.
   case free = 8
-  /// The contents of a shared object are thrown away, for all who map it (`MADV_REMOVE`): `ENOTSUP`, a space
-  /// does not do that yet. `EINVAL` for private memory without file and for a locked mapping.
+  /// The contents of a shared object are thrown away, for all who map it (`MADV_REMOVE`): they read as zeros.
+  /// `EINVAL` for private memory without file, for a special and for a locked mapping; `EACCES` for a private mapping
+  /// of a file; `ENOTSUP` for a file's own pages.
   case remove = 9
   /// The pages were not used for long (`MADV_COLD`). `EINVAL` for a locked mapping and a device.
   case cold = 20
-  /// The pages should leave memory (`MADV_PAGEOUT`): those that `free` has released go, others have nowhere to go
-  /// to. `EINVAL` for a locked mapping.
+  /// The pages should leave memory (`MADV_PAGEOUT`): those that `free` has released go, those of shared memory leave
+  /// this mapping and stay with their object, others have nowhere to go to. `EINVAL` for a locked mapping and a device.
   case pageOut = 21
   /// As if every page was read (`MADV_POPULATE_READ`).
   case populateRead = 22

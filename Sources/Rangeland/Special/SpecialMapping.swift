@@ -36,6 +36,8 @@ public final class SpecialMapping: Sendable {
   /// Whether a part of the mapping may be unmapped, moved, or get attributes of its own. If not, such a call
   /// is refused with `EINVAL` (Linux `vm_operations_struct.may_split`; no for `vm_special_mapping`).
   public let maySplit: Bool
+  /// Whether it is a program's vdso: `AddressSpace.vdsoBase` tells where it stands.
+  public let isVDSO: Bool
   let content: Content
   let moved: (@Sendable (_ from: AddressRange, _ to: AddressRange) -> Void)?
   let opened: (@Sendable () -> Void)?
@@ -44,6 +46,7 @@ public final class SpecialMapping: Sendable {
   /// Describes a mapping.
   ///
   /// - Parameters:
+  ///   - isVDSO: a space notes where it stands (Linux `mm->context.vdso`).
   ///   - moved: the mapping, or a part of one that may be cut, was moved: its old and its new place (Linux
   ///     `vm_special_mapping.mremap`).
   ///   - opened: there is one piece more than before: a split, or the new place of a move, whose old one is
@@ -52,10 +55,12 @@ public final class SpecialMapping: Sendable {
   ///     more than `opened`.
   public init(
     name: String, kind: Kind = .memory, content: Content, maySplit: Bool = false,
+    isVDSO: Bool = false,
     moved: (@Sendable (_ from: AddressRange, _ to: AddressRange) -> Void)? = nil,
     opened: (@Sendable () -> Void)? = nil, closed: (@Sendable () -> Void)? = nil
   ) {
     (self.name, self.kind, self.content, self.maySplit) = (name, kind, content, maySplit)
+    self.isVDSO = isVDSO
     (self.moved, self.opened, self.closed) = (moved, opened, closed)
   }
 

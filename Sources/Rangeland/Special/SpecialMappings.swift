@@ -62,10 +62,6 @@ extension UnsafeMutablePointer where Pointee == VMARecord {
   @inline(never)
   func tellSpecialOpened() { special?.opened?() }
 
-  /// Tells a special mapping that it was moved as a whole.
-  @inline(never)
-  func tellSpecialMoved(_ from: AddressRange, _ to: AddressRange) { special?.moved?(from, to) }
-
   /// The special mapping of the VMA; `nil` for others.
   var special: SpecialMapping? {
     pointee.flags.contains(.special) ? pointee.backing?.pointee.object.special : nil

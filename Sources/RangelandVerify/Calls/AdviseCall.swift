@@ -35,8 +35,14 @@ struct AdviseCall: CallDefinition {
     if length > 0, generator.random.chance(20) {
       length -= generator.random.below(min(length, 4096))
     }
+    let isShared =
+      subject.mappings(start, start + 1).first?.isShared ?? false
     let advice: Advice =
       switch generator.random.below(21) {
+      case 0..<6 where isShared:
+        // Seldom: behind it a script learns nothing more of residency.
+        generator.random.chance(5)
+          ? .pageOut : generator.random.pick([.remove, .remove, .dontNeed])
       case 0..<4: .dontNeed
       case 4..<12:
         // Few of them often, so that neighbours come to be equal.
@@ -58,7 +64,6 @@ struct AdviseCall: CallDefinition {
 
   func edge(_ generator: inout ScriptGenerator) -> VerifyCall {
     let (address, length) = generator.edgeRange()
-    // PAGEOUT only here: which of the pages that FREE released the kernel lets go is its own matter.
     let advice: UInt64 = generator.random.pick([
       4, 4, 8, 10, 12, 14, 3, 20, 21, 22, 23, 24, 25, 102, 103, 5, 26, 99, 104, 1 << 32 | 4,
     ])
@@ -75,10 +80,10 @@ struct AdviseCall: CallDefinition {
 
   var keepsWhatItDid: Bool { true }
 
-  /// `MADV_REMOVE` of shared memory is not done, and `MADV_PAGEOUT` has nowhere to write it to (docs/linux.md).
+  /// `MADV_PAGEOUT` of private memory: which of the pages that `MADV_FREE` released go is the kernel's own matter.
   func isComparable(_ call: VerifyCall, _ subject: any VerifySubject) -> Bool {
     switch Advice(rawValue: Int32(truncatingIfNeeded: call.flags)) {
-    case .remove, .pageOut: !call.meetsShared(subject)
+    case .pageOut: !call.meets(subject, where: { !$0.isShared })
     default: true
     }
   }
@@ -91,7 +96,8 @@ struct AdviseCall: CallDefinition {
     case .free: "madvise-free"
     case .populateRead, .populateWrite: "madvise-populate"
     case .installGuard, .removeGuard: "madvise-guard"
-    case .willNeed, .cold, .pageOut, .remove, .collapse: "madvise-pages"
+    case .willNeed, .cold, .pageOut, .collapse: "madvise-pages"
+    case .remove: "madvise-remove"
     case .some: "madvise-attribute"
     case nil: "madvise-unknown"
     }
@@ -118,7 +124,15 @@ struct AdviseCall: CallDefinition {
       .init("madvise-populate", "ok", 20), .init("madvise-populate", "ENOMEM", 5),
       .init("madvise-populate", "EINVAL", 5),
       .init("madvise-pages", "ok", 5), .init("madvise-pages", "EINVAL", 5),
+      .init("madvise-remove", "ok", 5), .init("madvise-remove", "EINVAL", 2),
       .init("madvise-unknown", "EINVAL", 2),
     ]
+  }
+}
+
+extension VerifyCall {
+  /// `MADV_PAGEOUT`.
+  var isPageOut: Bool {
+    kind == .madvise && Advice(rawValue: Int32(truncatingIfNeeded: flags)) == .pageOut
   }
 }

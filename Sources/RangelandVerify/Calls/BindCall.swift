@@ -45,11 +45,6 @@ struct BindCall: CallDefinition {
 
   // MARK: on both sides
 
-  /// The policy of shared memory is its object's in Linux and the mapping's here: after mremap one can see that.
-  func isComparable(_ call: VerifyCall, _ subject: any VerifySubject) -> Bool {
-    call.protection & 0xfff == 0 || !call.meetsShared(subject)
-  }
-
   func request(_ call: VerifyCall) -> KernelRequest {
     var request = KernelRequest(
       KP_SYS_mbind, call.at, call.length, call.protection, 0, 65, call.flags)

@@ -169,11 +169,11 @@ extension VerifyCall {
     return KernelProcess.AddressPair(start: at, end: at + (length + 4095) / 4096 * 4096)
   }
 
-  /// Whether shared memory is mapped in the call's range.
-  func meetsShared(_ subject: any VerifySubject) -> Bool {
+  /// Whether such a mapping is in the call's range.
+  func meets(_ subject: any VerifySubject, where condition: (VerifyMapping) -> Bool) -> Bool {
     let end = at.addingReportingOverflow(length)
     return subject.mappings(at, end.overflow ? Address.spaceEnd : end.partialValue).contains(
-      where: \.isShared)
+      where: condition)
   }
 
   /// The length rounded up to pages; `nil` when that wraps.

@@ -20,6 +20,8 @@ struct ScriptRun {
   var succeeded = 0
   var difference: VerifyDifference?
   var coverage = Coverage()
+  /// Whether a page of shared memory may have left memory.
+  var hasPagedOut = false
   /// What both sides answered, and the state at the end, if the script is one of several threads.
   var answers: [RecordedAnswer] = []
   /// A call whose answer other threads can change: the script ends before it, and says nothing.
@@ -64,6 +66,11 @@ final class Judge {
       if !subject.has(call.space) { continue }
       subject.current = call.space
       if !call.kind.definition.isComparable(absolute, subject) { continue }
+      // Which pages that nobody has written to the kernel lets go of depends on where it has mapped them ahead.
+      if run.hasPagedOut, call.kind == .mincore, absolute.meets(subject, where: \.isShared) {
+        continue
+      }
+      if call.isPageOut, absolute.meets(subject, where: \.isShared) { run.hasPagedOut = true }
       if let parts, !parts.determine(absolute, subject) {
         run.undetermined = call
         break

@@ -27,6 +27,14 @@ enum AdviseMistake: String, MistakeFamily {
   case populateReadsOnly
   /// FREE of shared memory is no error.
   case freeOfShared
+  /// REMOVE of shared memory keeps the pages.
+  case removeKeepsPages
+  /// REMOVE of private memory is no error.
+  case removeOfPrivate
+  /// REMOVE takes the page behind the range too.
+  case removeTakesMore
+  /// PAGEOUT of shared memory loses its contents.
+  case pageOutLoses
   /// Wiping on fork is allowed for shared memory.
   case wipeOfShared
 
@@ -104,6 +112,23 @@ private final class MistakenAdvise: MistakenSubject {
     case (.populateSkips, .populateRead), (.populateSkips, .populateWrite):
       let result = super.perform(call)
       return result.result == -22 && call.at % 4096 == 0 ? .success : result
+    case (.removeKeepsPages, .remove):
+      return super.perform(call.with(.dontNeed))
+    case (.removeOfPrivate, .remove):
+      let result = super.perform(call)
+      let mapped = inner.mappings(call.at, call.at + call.length)
+      return result.result == -22 && call.at % 4096 == 0 && !mapped.isEmpty ? .success : result
+    case (.removeTakesMore, .remove):
+      let result = super.perform(call)
+      var next = call
+      next.at = (call.at + call.length + 4095) & ~4095
+      next.length = 4096
+      if result == .success { _ = inner.perform(next) }
+      return result
+    case (.pageOutLoses, .pageOut):
+      let result = super.perform(call)
+      if result == .success { _ = inner.perform(call.with(.remove)) }
+      return result
     case (.freeOfShared, .free), (.wipeOfShared, .wipeOnFork):
       let result = super.perform(call)
       let isShared = inner.mappings(call.at, call.at + call.length).contains { $0.isShared }

@@ -9,6 +9,8 @@ enum PolicyMistake: String, MistakeFamily {
   case bindAroundHole
   /// The default policy is refused over a hole too.
   case unbindNeedsNoHole
+  /// The policy of shared memory belongs to the mapping: a second one, or one that moves, has none.
+  case policyOfMapping
   /// mbind forgets the mode's flags.
   case bindForgetsFlags
 
@@ -23,7 +25,34 @@ private final class MistakenPolicy: MistakenSubject {
     super.init(inner)
   }
 
+  /// The modes that were set for pages of shared memory, where they are mapped now.
+  private var modes: [UInt64: UInt64] = [:]
+
+  override func forget(_ start: UInt64, _ length: UInt64) {
+    super.forget(start, length)
+    for page in pages(start, length) { modes[page] = nil }
+  }
+
+  /// Answers from what was bound at the addresses.
+  private func performByMapping(_ call: VerifyCall) -> VerifyOutcome {
+    var outcome = inner.perform(call)
+    guard outcome.succeeded(call) else { return outcome }
+    switch call.kind {
+    case .mbind:
+      for page in pages(call.at, call.length) { modes[page] = call.protection }
+    case .mremap: modes = [:]
+    case .mmap: forget(UInt64(outcome.result), call.length)
+    case .munmap: forget(call.at, call.length)
+    case .getPolicy where inner.mappings(call.at, call.at + 1).first?.isShared == true:
+      let mode = UInt32(truncatingIfNeeded: modes[call.at & ~4095] ?? 0)
+      outcome.output = withUnsafeBytes(of: mode) { [UInt8]($0) }
+    default: break
+    }
+    return outcome
+  }
+
   override func perform(_ call: VerifyCall) -> VerifyOutcome {
+    if mistake == .policyOfMapping { return performByMapping(call) }
     guard call.kind == .mbind, isOrdinary(call), call.at % 4096 == 0 else {
       return super.perform(call)
     }
@@ -32,6 +61,7 @@ private final class MistakenPolicy: MistakenSubject {
     let mapped = inner.mappings(call.at, end)
     let shape = Coverage.shape(mapped, call.at, end)
     switch mistake {
+    case .policyOfMapping: break
     case .bindForgetsFlags: call.protection &= 0xfff
     case .unbindNeedsNoHole:
       if shape == "gaps" && call.protection == 0 { return VerifyOutcome(.badAddress) }

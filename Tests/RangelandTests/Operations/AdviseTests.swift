@@ -194,7 +194,7 @@ import Testing
         case .dontNeed, .dontNeedLocked, .dontFork: [0, 1, 0]
         case .installGuard: [0, 1, 0]
         case .free, .wipeOnFork: [0, 1, 22]
-        case .remove: [22, 1, 95]
+        case .remove: [22, 1, 0]
         case .collapse: [22, 22, 22]
         case .populateWrite: [0, 22, 22]
         default: [0, 0, 0]

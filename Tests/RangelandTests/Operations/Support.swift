@@ -12,11 +12,12 @@ let base: Address = 0x1000_0000_0000
 
 /// A space with few frames, so that tests stay small.
 func makeSpace(
-  _ policy: LockPolicy, placement: Placement = .linux, statistics: Bool = false
+  _ policy: LockPolicy, placement: Placement = .linux, vmaCache: Bool = false,
+  statistics: Bool = false
 ) throws -> AddressSpace {
   try AddressSpace(
     policy: policy, placement: placement, memory: PhysicalMemory(frameLimit: 1 << 16),
-    statistics: statistics)
+    vmaCache: vmaCache, statistics: statistics)
 }
 
 /// Maps `pages` pages at page `index` above `base`.

@@ -97,6 +97,9 @@ struct LayoutChange {
   mutating func drop(_ record: RecordRef, withCell: Bool) {
     record.pointee.nextDropped = firstDropped
     record.pointee.dropsCell = withCell
+    // Before the content without it is published, which releases this: who sees that content, or anything that
+    // came after it, does not find the record in a cache. Partner: `LayoutTree.lookUp`.
+    record.life.pointee.store(0, ordering: .relaxed)
     firstDropped = record
     counts.count(record.pointee.flags, pages: record.pointee.pageCount, sign: -1)
   }

@@ -32,13 +32,16 @@ extension LayoutTree {
   ///   - areas: how many VMAs more the limit allows. Where a second split is one too many, the first one stays, as in
   ///     Linux.
   ///   - decide: called with the VMA, possibly several times, under leaf latches: it must have no effects.
+  ///   - confirm: called once with the VMA as it will be, merged or cut, under the leaf latches over all of it, when
+  ///     nothing can fail any more. Not called where nothing changes.
   /// - Throws: `.noMemory` when nothing is mapped at `position` or there is no memory, `.invalidArgument` for
   ///   a part of a special mapping that may not be cut, or what `decide` refuses with. This step has changed nothing then; earlier ones stay.
   /// - Precondition: pinned; `hold` covers the addresses from `position` to `end`.
   @inline(__always)
   borrowing func modifyStep(
     from position: Address, to end: Address, areas: Int = 2, _ hold: borrowing WriteHold,
-    _ context: Context, _ change: inout LayoutChange, _ decide: (RecordRef) -> FlagsDecision
+    _ context: Context, _ change: inout LayoutChange, _ decide: (RecordRef) -> FlagsDecision,
+    _ confirm: (UnsafeMutablePointer<RecordDraft>) -> Void = { _ in }
   ) throws(Errno) -> ModifyStep {
     guard let seen = find(position) else { throw .noMemory }
     let old = seen.pointee.flags
@@ -89,6 +92,14 @@ extension LayoutTree {
             splice.add(RecordDraft(record, position, record.pointee.end))
           }
           return true
+        }
+      },
+      { splice in
+        for i in 0..<splice.pointee.count {
+          let draft = splice.draft(i)
+          if refusal == nil, draft.pointee.start <= position, position < draft.pointee.end {
+            confirm(draft)
+          }
         }
       })
     if let refusal { throw refusal }

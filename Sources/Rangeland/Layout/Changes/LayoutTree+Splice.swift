@@ -138,13 +138,16 @@ extension LayoutTree {
     if makesCells && !isReservation { cell = draft.pointee.cell ?? makeCell(context, &change) }
     draft.pointee.backing?.retain()
     draft.pointee.anonymous?.retain()
+    let generation = Self.nextGeneration(context)
     record.initialize(
       to: VMARecord(
         start: draft.pointee.start, end: draft.pointee.end, flags: draft.pointee.flags,
         dropsCell: false,
         pageOffset: draft.pointee.pageOffset, backing: draft.pointee.backing,
         anonymous: draft.pointee.anonymous,
-        cell: cell, generation: nextGeneration(context), nextDropped: nil))
+        cell: cell, generation: generation, nextDropped: nil))
+    // Released with the content that publishes the record.
+    record.life.pointee.store(generation, ordering: .relaxed)
     change.counts.count(
       draft.pointee.flags, pages: (draft.pointee.end &- draft.pointee.start) >> 12, sign: 1)
     return record
@@ -163,12 +166,17 @@ extension LayoutTree {
     return cell
   }
 
-  /// A number that no other record of this space has: the thread's index and its count.
+  /// A number that no other record in this physical memory has: the thread's index and its count.
   @inline(__always)
-  borrowing func nextGeneration(_ context: Context) -> UInt64 {
-    let thread = thread(context)
-    thread.pointee.generations &+= 1
-    return UInt64(context.pointee.index) << 48 | thread.pointee.generations
+  static func nextGeneration(_ context: Context) -> UInt64 {
+    context.pointee.generations &+= 1
+    return generation(context)
+  }
+
+  /// Of the last record that the calling thread has made.
+  @inline(__always)
+  static func generation(_ context: Context) -> UInt64 {
+    UInt64(context.pointee.index) << 48 | context.pointee.generations
   }
 
   /// Writes the content of a leaf after the change into its pending block; a leaf that the change does

@@ -6,7 +6,7 @@
 //   pinned sees flags, bounds and offset of one instant, never a mix.
 // Mechanism: a change publishes new records in the leaves that the VMA overlaps and drops the old ones,
 //   which live until every reader that was pinned has unpinned.
-// Cost: one slab node of 128 bytes; each record counts once in the references of its mappings.
+// Cost: one slab node of 128 bytes, with the word of VMACache.swift behind the record; each record counts once in the references of its mappings.
 // Source: Linux `struct vm_area_struct`; rule 1 of docs/design.md section 4.
 
 typealias RecordRef = UnsafeMutablePointer<VMARecord>
@@ -33,7 +33,7 @@ struct VMARecord {
   let anonymous: MappingRef?
   /// The lock word of the VMA under policy `.perVMA`.
   let cell: VMACellRef?
-  /// Never used twice in one space: tells a record from a later one in the same memory.
+  /// Never used twice in one physical memory, and not 0: tells a record from a later one in the same memory.
   let generation: UInt64
   /// Next of a chain of dropped records. Belongs to the thread that dropped the record.
   var nextDropped: RecordRef?

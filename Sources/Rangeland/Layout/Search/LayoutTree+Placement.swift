@@ -64,9 +64,7 @@ extension LayoutTree {
       if !result { continue }
       if isLocked { return .placed(range) }
       // The reservation is the last record that this thread has made.
-      let serial = thread(context).pointee.generations
-      return .reserved(
-        Reservation(range: range, generation: UInt64(context.pointee.index) << 48 | serial))
+      return .reserved(Reservation(range: range, generation: Self.generation(context)))
     }
   }
 

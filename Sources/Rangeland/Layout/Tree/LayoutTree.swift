@@ -23,6 +23,12 @@ struct LayoutTree: ~Copyable {
   let reclaimer: UnsafeMutablePointer<Reclaimer>
   /// Whether records carry a lock cell (policy `.perVMA`). Immutable.
   let makesCells: Bool
+  /// Whether lookups go through the threads' caches (P3). Immutable.
+  let usesCache: Bool
+  #if RANGELAND_CHECKS
+    /// Plants a mistake: see VMACache.swift.
+    let mistakesCache = Atomic<Bool>(false)
+  #endif
   /// Where placement ends and begins. Immutable.
   let limits: PlacementLimits
   /// Per-thread state, on lines of its own each. Immutable pointer; each thread uses its own.
@@ -39,7 +45,7 @@ struct LayoutTree: ~Copyable {
 
   /// An empty layout in memory of its own; `nil` when there is no memory.
   static func make(
-    reclaimer: UnsafeMutablePointer<Reclaimer>, makesCells: Bool,
+    reclaimer: UnsafeMutablePointer<Reclaimer>, makesCells: Bool, usesCache: Bool = false,
     limits: PlacementLimits = PlacementLimits()
   ) -> LayoutRef? {
     let context = reclaimer.context()
@@ -54,18 +60,20 @@ struct LayoutTree: ~Copyable {
     let tree = LayoutRef.allocate(capacity: 1)
     tree.initialize(
       to: LayoutTree(
-        reclaimer: reclaimer, makesCells: makesCells, limits: limits,
+        reclaimer: reclaimer, makesCells: makesCells, usesCache: usesCache, limits: limits,
         threads: threads.assumingMemoryBound(to: LayoutThread.self),
         root: Atomic(UInt(bitPattern: root))))
     return tree
   }
 
   private init(
-    reclaimer: UnsafeMutablePointer<Reclaimer>, makesCells: Bool, limits: PlacementLimits,
-    threads: UnsafeMutablePointer<LayoutThread>, root: consuming Atomic<UInt>
+    reclaimer: UnsafeMutablePointer<Reclaimer>, makesCells: Bool, usesCache: Bool,
+    limits: PlacementLimits, threads: UnsafeMutablePointer<LayoutThread>,
+    root: consuming Atomic<UInt>
   ) {
     self.reclaimer = reclaimer
     self.makesCells = makesCells
+    self.usesCache = usesCache
     self.limits = limits
     self.threads = threads
     self.root = root
@@ -137,14 +145,14 @@ struct LayoutTree: ~Copyable {
 /// What one thread keeps for one layout. A thread index is reused after its thread has ended, and this
 /// with it. Zero is the initial state.
 struct LayoutThread {
-  /// Records made so far by this thread index.
-  var generations: UInt64
   /// Start of the stretch that the thread fills under `.arenas`; 0 = none yet.
   var stretch: Address
   /// The plan of the change that the thread makes now.
   var splice: Splice
 
-  static var stride: Int { (MemoryLayout<LayoutThread>.size + 127) & ~127 }
+  /// Where the thread's `VMACache` stands.
+  static var cacheOffset: Int { (MemoryLayout<LayoutThread>.size + 63) & ~63 }
+  static var stride: Int { (cacheOffset + VMACache.byteCount + 127) & ~127 }
 }
 
 extension UnsafeMutablePointer where Pointee == LayoutThread {

@@ -60,6 +60,27 @@ extension GuardedItem {
       """
       Linux: the page cache's own lock. Here a latch in the object, taken with no page-table latch held.
       """
+    case .memoryPolicy:
+      """
+      A private mapping's policy is a flag of its VMA. That of shared memory belongs to the object's pages, as in Linux
+      (`mpol_shared_policy`), so that all who map it see it: a latch of the object, whatever range the caller holds.
+      """
+    case .markers:
+      """
+      Linux changes them under `mmap_lock` for reading and a spinlock, `arg_lock`, for pairs. Here the whole space is held
+      for writing, because a new heap must not meet a moving break; readers take only the notes' own latch and get all
+      markers of one instant.
+      """
+    case .opaqueWord:
+      """
+      Linux had one such word, `bd_addr`, under `mmap_lock` for writing. It changes beside no operation here either.
+      """
+    case .contextBase:
+      """
+      Linux writes `mm->context.vdso` under `mmap_lock` for writing. Here a move of the mapping holds its old and its new
+      place for writing when it writes the word, and inserting holds the place for reading, and looks whether the mapping
+      still stands there.
+      """
     case .accounting:
       """
       Linux changes these under `mmap_lock` for writing, which is what would force every mapping call to share a line.

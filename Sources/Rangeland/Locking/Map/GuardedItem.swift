@@ -14,6 +14,10 @@ public enum GuardedItem: UInt8, CaseIterable, Sendable {
   case pageTableShape
   case reverseMap
   case objectPages
+  case memoryPolicy
+  case markers
+  case opaqueWord
+  case contextBase
   case accounting
   case residency
 
@@ -30,6 +34,10 @@ public enum GuardedItem: UInt8, CaseIterable, Sendable {
     case .pageTableShape: "P4-tables"
     case .reverseMap: "rmap"
     case .objectPages: "page-cache"
+    case .memoryPolicy: "V6"
+    case .markers: "M5"
+    case .opaqueWord: "M6"
+    case .contextBase: "M9"
     case .accounting: "M3"
     case .residency: "C10"
     }
@@ -48,6 +56,10 @@ public enum GuardedItem: UInt8, CaseIterable, Sendable {
     case .pageTableShape: "creation and removal of page tables"
     case .reverseMap: "an object's set of mappings"
     case .objectPages: "pages of a shared object"
+    case .memoryPolicy: "memory policies of a shared object's pages"
+    case .markers: "markers of code, data, heap, stack, arguments and environment"
+    case .opaqueWord: "a word of the owner"
+    case .contextBase: "where the vdso stands"
     case .accounting: "total_vm, data_vm, exec_vm, stack_vm, map_count"
     case .residency: "resident set counters"
     }

@@ -18,7 +18,8 @@ extension LockMap {
   private static let page = "the page"
 
   /// Every row, by item.
-  public static let rows: [Row] = layoutRows + vmaRows + pagingRows + objectRows + counterRows
+  public static let rows: [Row] =
+    layoutRows + vmaRows + pagingRows + objectRows + noteRows + counterRows
 
   private static let layoutRows: [Row] = [
     Row(
@@ -123,13 +124,44 @@ extension LockMap {
         "mappings join when an object is mapped or an identity is made, and go with their last record",
       operations: LayoutChanges.andFork + [.fault, .advise, .populate]),
     Row(
+      item: .reverseMap, lock: .objectMappings, mode: .read, range: "the object",
+      reason: "a page that the object lost is taken from all places that map it",
+      operations: [.advise]),
+    Row(
       item: .objectPages, lock: .pageTable, mode: .read, range: "the object",
       reason: "a page that is found keeps a reference before the object may let it go",
       operations: [.fault, .populate, .residency]),
     Row(
       item: .objectPages, lock: .pageTable, mode: .write, range: "the object",
-      reason: "one page for each index, whoever asks first",
-      operations: [.fault, .populate]),
+      reason: "one page for each index, whoever asks first; a page that goes is marked first",
+      operations: [.fault, .populate, .advise]),
+  ]
+
+  private static let noteRows: [Row] = [
+    Row(
+      item: .memoryPolicy, lock: .pageTable, mode: .write, range: "the object",
+      reason: "ranges of pages are cut and replaced in one step",
+      operations: [.setPolicy]),
+    Row(
+      item: .memoryPolicy, lock: .pageTable, mode: .read, range: "the object",
+      reason: "a page has the policy that it had at some instant of the call",
+      operations: [.query]),
+    Row(
+      item: .markers, lock: .space, mode: .write, range: "the whole space",
+      reason: "the heap's bounds change with the others, and no break may move meanwhile",
+      operations: [.configure]),
+    Row(
+      item: .opaqueWord, lock: .space, mode: .write, range: "the whole space",
+      reason: "it changes beside no operation",
+      operations: [.configure]),
+    Row(
+      item: .contextBase, lock: .space, mode: .write, range: "the old and the new place",
+      reason: "the word follows the mapping in one step with the move",
+      operations: [.remap]),
+    Row(
+      item: .contextBase, lock: .space, mode: .read, range: "the mapping",
+      reason: "the mapping still stands where it was inserted when the word says so",
+      operations: [.insertSpecial]),
   ]
 
   private static let counterRows: [Row] = [

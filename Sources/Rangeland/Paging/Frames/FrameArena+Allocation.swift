@@ -47,6 +47,20 @@ extension UnsafeMutablePointer where Pointee == FrameArena {
     assert(old > 0, "FrameArena.retain: the frame is free")
   }
 
+  /// Marks a page that its object has lost, until the frame is free. The caller has a reference.
+  func markRemoved(_ frame: FrameNumber) {
+    // Partner: `isRemoved`. See `PageTables.latchLeafInOrder`.
+    pointee.metadata[Int(frame)].flags.bitwiseOr(
+      FrameMetadata.removedFlag, ordering: .sequentiallyConsistent)
+  }
+
+  /// Whether the page was marked. The caller has a reference.
+  @inline(__always)
+  func isRemoved(_ frame: FrameNumber) -> Bool {
+    pointee.metadata[Int(frame)].flags.load(ordering: .sequentiallyConsistent)
+      & FrameMetadata.removedFlag != 0
+  }
+
   /// One user less; the last one frees the frame.
   @inline(__always)
   func release(_ frame: FrameNumber, _ context: Context) {

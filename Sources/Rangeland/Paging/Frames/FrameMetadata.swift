@@ -4,7 +4,7 @@
 //
 //   references  who may use the page: one per table entry that maps it, one of the page cache, one per pin
 //   pins        long-lived users: a pinned page is copied at fork instead of shared
-//   flags       dirty: somebody wrote to the page through a pin
+//   flags       dirty: somebody wrote to the page through a pin; removed: its object has it no more
 //   link        next frame of a free batch
 //   object      what the page belongs to while it is mapped or cached, and where in it: the reverse map
 
@@ -24,7 +24,7 @@ struct FrameMetadata: ~Copyable {
   let references: Atomic<UInt32>
   /// Pins; each also holds a reference.
   let pins: Atomic<UInt32>
-  /// See `dirtyFlag`.
+  /// See `dirtyFlag`, `removedFlag`.
   let flags: Atomic<UInt32>
   /// Free frames: the next of the batch, 0 = last. Whoever owns the free frame touches it.
   var link: UInt32
@@ -35,6 +35,8 @@ struct FrameMetadata: ~Copyable {
   /// Page index in `object`; in the first frame of a free batch: the next batch.
   var index: UInt64
 
+  /// The page was taken from its object: whoever has found it there and not mapped it yet does not.
+  static var removedFlag: UInt32 { 2 }
   /// The page was written through a pin (Linux `PG_dirty`): survives unmapping.
   static var dirtyFlag: UInt32 { 1 }
 }

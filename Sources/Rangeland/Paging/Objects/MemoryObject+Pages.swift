@@ -113,6 +113,61 @@ extension UnsafeMutablePointer where Pointee == MemoryObject {
     return .frame(there)
   }
 
+  /// Takes the first page in `[start, end)` out of the object, and marks its frame; `nil` when there is none. The
+  /// caller gets the object's reference. Takes the latch of the pages.
+  func takePage(
+    from start: UInt64, below end: UInt64, _ context: Context
+  ) -> (index: UInt64, frame: FrameNumber)? {
+    pointee.pagesLatch.lock(.pageTable)
+    defer { pointee.pagesLatch.unlock(.pageTable) }
+    LockMap.observe(.objectPages, .pageTable, .write)
+    guard let root = pointee.pagesRoot else { return nil }
+    let height = pointee.pagesHeight
+    guard let page = takeLocked(root, height, 0, start, end, context) else { return nil }
+    if root.pointee.count == 0 {
+      context.recycle(root, .objectIndexNode)
+      pointee.pagesRoot = nil
+      pointee.pagesHeight = 0
+    }
+    pointee.pageCount.subtract(1, ordering: .relaxed)
+    pointee.arena.markRemoved(page.frame)
+    return page
+  }
+
+  /// The same below `node`, whose first index is `base`; nodes that become empty are freed.
+  private func takeLocked(
+    _ node: ObjectIndexRef, _ height: Int32, _ base: UInt64, _ start: UInt64, _ end: UInt64,
+    _ context: Context
+  ) -> (index: UInt64, frame: FrameNumber)? {
+    let shift = 6 * UInt64(height - 1)
+    var i = start > base ? Int(truncatingIfNeeded: (start - base) >> shift) : 0
+    while i < ObjectIndexNode.slotCount {
+      let low = base &+ UInt64(i) << shift
+      // The topmost level has slots for more than there are indices.
+      if low >= end || low < base { return nil }
+      let slot = node.slot(i)
+      let value = slot.pointee
+      if value != 0 {
+        if height == 1 {
+          slot.pointee = 0
+          node.pointee.count -= 1
+          return (low, FrameNumber(truncatingIfNeeded: value))
+        }
+        let child = ObjectIndexRef(bitPattern: UInt(value)).unsafelyUnwrapped
+        if let page = takeLocked(child, height - 1, low, start, end, context) {
+          if child.pointee.count == 0 {
+            slot.pointee = 0
+            node.pointee.count -= 1
+            context.recycle(child, .objectIndexNode)
+          }
+          return page
+        }
+      }
+      i += 1
+    }
+    return nil
+  }
+
   /// The frame of `index`, 0 = none. Needs `pagesLatch`.
   private func findLocked(_ index: UInt64) -> FrameNumber {
     var height = pointee.pagesHeight

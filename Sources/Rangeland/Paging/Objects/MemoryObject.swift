@@ -51,6 +51,8 @@ struct MemoryObject: ~Copyable {
   var pagesHeight: Int32 = 0
   /// Guarded by `pagesLatch`.
   var pagesRoot: UnsafeMutablePointer<ObjectIndexNode>?
+  /// Policies of pages, of shared memory only. Guarded by `pagesLatch`.
+  var policies: PolicyRangeRef?
   /// Pages in the tree. Written under `pagesLatch`.
   let pageCount = Atomic<UInt64>(0)
 
@@ -109,6 +111,7 @@ extension UnsafeMutablePointer where Pointee == MemoryObject {
     precondition(pointee.mappings == nil, "MemoryObject: freed while it is mapped")
     if let files = pointee.files { files.remove(self) }
     releasePages(context)
+    releasePolicies(context)
     // Readers of frame metadata may still look at it. It has nothing to deinitialise but plain words.
     context.pin()
     context.retire(self, .object)

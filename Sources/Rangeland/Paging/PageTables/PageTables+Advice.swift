@@ -31,11 +31,12 @@ extension PageTables {
     }
   }
 
-  /// Takes lazily released pages out, and ages the others: there is no store that they could go to.
+  /// Takes lazily released pages out, and pages of shared memory, which their object keeps; ages the others: there is
+  /// no store that they could go to.
   func evict(_ range: AddressRange, into drops: inout FrameDropList, _ context: Context) {
     change(range, context, &drops) { entry in
       if !entry.isPresent { return nil }
-      if entry.isLazilyReleased { return .empty }
+      if entry.isLazilyReleased || entry.kind == .sharedMemory { return .empty }
       return PageTableEntry(bits: entry.bits & ~PageTableEntry.accessedBit)
     }
   }

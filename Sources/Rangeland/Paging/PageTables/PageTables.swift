@@ -127,8 +127,9 @@ struct PageTables {
         isStray = table.pointee.stray.load(ordering: .relaxed) != 0
         if !isStray, table.child(i) == nil {
           LockMap.observe(.pageTableShape, .pageTable, .write)
-          // Releases the header to the acquiring load in `child`.
-          table.entry(i).pointee.store(UInt64(UInt(bitPattern: child)), ordering: .releasing)
+          // Releases the header to the acquiring load in `child`; ordered for `latchLeafInOrder`.
+          table.entry(i).pointee.store(
+            UInt64(UInt(bitPattern: child)), ordering: .sequentiallyConsistent)
           table.addCount(1)
           table.pointee.latch.unlock(.pageTable)
           table = child

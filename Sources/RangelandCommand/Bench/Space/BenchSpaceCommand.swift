@@ -12,7 +12,9 @@ struct BenchSpace: ParsableCommand {
     abstract: "Map, fault and protect loops: the kernel, and an AddressSpace under every policy.",
     discussion: """
       mmap1 maps and unmaps 128 MiB; protect flips a page in the middle of a 128 MiB mapping; fault1 maps \
-      128 MiB, writes a byte to every page and unmaps (a page is an operation, and is zeroed in it); spin \
+      128 MiB, writes a byte to every page and unmaps (a page is an operation, and is zeroed in it); refault faults \
+      16 times on a present page and then on another mapping's, scatter on another's each time, with the VMA cache \
+      and without, among 64 and 65,536 mappings; spin \
       uses no memory and shows whether the machine gives each thread a core. \
       Every round runs every cell once; a figure is the median of its rounds. A missed target is printed \
       and does not change the exit status.
@@ -27,7 +29,9 @@ struct BenchSpace: ParsableCommand {
   @Option(parsing: .upToNextOption, help: "Numbers of threads.")
   var threads = [1, 2]
 
-  @Option(parsing: .upToNextOption, help: "Only these loops: mmap1, fault1, protect, spin.")
+  @Option(
+    parsing: .upToNextOption,
+    help: "Only these loops: mmap1, fault1, protect, refault, scatter, spin.")
   var only: [String] = []
 
   @Option(
@@ -43,7 +47,7 @@ struct BenchSpace: ParsableCommand {
     if rounds < 1 || milliseconds < 1 || threads.isEmpty || threads.contains(where: { $0 < 1 }) {
       throw ValidationError("--rounds, --milliseconds and --threads take numbers of at least 1")
     }
-    let loops = ["mmap1", "fault1", "protect", "spin"]
+    let loops = ["mmap1", "fault1", "protect", "refault", "scatter", "spin"]
     if let unknown = only.first(where: { !loops.contains($0) }) {
       throw ValidationError("--only: no loop is named '\(unknown)'; there are \(loops)")
     }

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Taking pages from a shared object, for all who map it.
+//
+// Range: the caller's pages, for reading. Other places that map the object are not held: there the latch of the page
+// table alone decides (design section 4, the order from an object towards spaces).
+// Linux: mm/madvise.c `madvise_remove`; mm/shmem.c `shmem_fallocate` with `FALLOC_FL_PUNCH_HOLE`; mm/truncate.c
+// `truncate_inode_folio`.
+
+extension AddressSpace {
+  /// Empties the object's pages that a held range maps. When the drop list's `shootdown()` has run nobody reads or
+  /// writes an old page any more; a fault that has found one and not yet mapped it finds it marked, and looks again.
+  func punchHole(
+    _ piece: AddressRange, _ backing: MappingRef, into drops: inout FrameDropList,
+    _ context: Context
+  ) {
+    let object = backing.pointee.object
+    let end = backing.pageIndex(piece.start) + piece.length >> 12
+    var index = backing.pageIndex(piece.start)
+    while let page = object.takePage(from: index, below: end, context) {
+      while !unmap(page.frame, page.index, of: object, into: &drops, context) {
+        // A page that is mapped at more places than the list holds.
+        drops.makeRoom(FrameCache.dropCapacity)
+      }
+      drops.makeRoom(1)
+      // The object's own reference.
+      drops.addFrame(page.frame)
+      index = page.index + 1
+    }
+  }
+
+  /// Takes a page that an object has lost out of the page tables; `false` = the list is full, call again.
+  private func unmap(
+    _ frame: FrameNumber, _ index: UInt64, of object: ObjectRef, into drops: inout FrameDropList,
+    _ context: Context
+  ) -> Bool {
+    var isDone = true
+    object.forEachMapping(of: index) { space, address in
+      LockMap.observe(.reverseMap, .objectMappings, .read)
+      // Nothing shares an object with another space before there is a fork.
+      precondition(space == identity, "AddressSpace: another space maps the object")
+      if drops.room == 0 {
+        isDone = false
+        return
+      }
+      guard let leaf = tables.latchLeafInOrder(address, context) else { return }
+      let entry = leaf.latchedEntry(address)
+      if entry.isPresent && !entry.isZeroPage && entry.frame == frame {
+        LockMap.observe(.pageTableEntry, .pageTable, .write)
+        drops.add(leaf.extract(address), at: address)
+      }
+      leaf.unlockLeaf()
+    }
+    return isDone
+  }
+}
+
+extension PageTables {
+  /// As `latchLeaf` without making tables, for a caller that has marked a frame: either it finds the table into which
+  /// a fault installs that frame, or the fault finds the mark. All loads and stores on the way are sequentially
+  /// consistent. Partner: `descend`, which links a new table, and `FrameArena.isRemoved`, which the fault asks with
+  /// the table latched.
+  func latchLeafInOrder(_ address: Address, _ context: Context) -> PageTableRef? {
+    context.pin()
+    defer { context.unpin() }
+    while true {
+      var table = root
+      while table.pointee.level > 0 {
+        let slot = table.entry(PageTableRef.index(address, table.pointee.level))
+        guard
+          let child = PageTableRef(
+            bitPattern: UInt(slot.pointee.load(ordering: .sequentiallyConsistent)))
+        else { return nil }
+        table = child
+      }
+      table.pointee.latch.lock(.pageTable)
+      if table.pointee.stray.load(ordering: .relaxed) == 0 { return table }
+      table.unlockLeaf()
+    }
+  }
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Two mappings of an object show the same page, whatever holes are punched meanwhile.
+
+import RangelandTestSupport
+import Synchronization
+import SystemPackage
+import Testing
+
+@testable import Rangeland
+
+@Suite struct PunchHoleRaceTests {
+  @Test(arguments: LockPolicy.allCases)
+  func `what is written through one mapping is read through the other, or a hole came between`(
+    _ policy: LockPolicy
+  ) throws {
+    let space = try makeSpace(policy)
+    #if RANGELAND_TSAN
+      let rounds: UInt64 = 1_000
+    #else
+      let rounds: UInt64 = 10_000
+    #endif
+    // In page tables of their own, which come and go.
+    let places = [base, base + (1 << 30)]
+    try mapPages(space, 0, 4, sharing: .shared)
+    _ = try space.remap(at: base, length: 0, to: 4 * page, .fixed(places[1]))
+    let running = Atomic<Int>(2)
+    let wrong = Atomic<Int>(0)
+    withWatchdog("holes, \(policy)") {
+      runThreads(3) { thread in
+        do {
+          if thread == 2 {
+            var random = SeededRandom(for: "holes")
+            while running.load(ordering: .acquiring) > 0 {
+              let place = places[Int(random.below(2))]
+              try space.advise(.remove, at: place + random.below(4) * page, length: page)
+              // Nobody sees this but the page tables.
+              try space.advise(.pageOut, at: places[Int(random.below(2))], length: 4 * page)
+            }
+            return
+          }
+          // Each has two pages of its own.
+          for round in 1...rounds {
+            let offset = UInt64(thread) * 2 * page + round % 2 * page
+            let (first, second) = (places[Int(round / 2 % 2)], places[Int(round / 2 + 1) % 2])
+            try space.store(round, at: first + offset)
+            let seen = try space.load(UInt64.self, at: second + offset)
+            if seen != round && seen != 0 { wrong.add(1, ordering: .relaxed) }
+          }
+          running.subtract(1, ordering: .releasing)
+        } catch {
+          Issue.record("\(error)")
+          running.subtract(1, ordering: .releasing)
+        }
+      }
+    }
+    #expect(wrong.load(ordering: .relaxed) == 0)
+    let resident = space.usage.residentSharedPages
+    #expect(resident == space.presentPages(in: .wholeSpace).count)
+    space.checkInvariants()
+  }
+}
