@@ -35,6 +35,8 @@ enum {
   /// Unmaps the windows; the result is the number of mappings outside them.
   KP_RESET = 6,
   KP_EXIT = 7,
+  /// 0 or 1: whether locks have no limit from now on (CAP_IPC_LOCK). The result is 0 or -errno.
+  KP_PRIVILEGE = 8,
 };
 
 /// `state`: the helper is starting, ready, or could not set itself up (`message` says why).
@@ -81,7 +83,8 @@ struct kp_channel {
   uint32_t request;
   uint32_t reply;
   uint32_t state;
-  uint32_t unused;
+  /// Whether the helper may have CAP_IPC_LOCK.
+  uint32_t may_lock;
 
   uint64_t operation;
   /// Of a system call.

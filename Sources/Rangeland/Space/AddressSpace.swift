@@ -54,7 +54,7 @@ public final class AddressSpace: @unchecked Sendable {
   let heap = Heap()
   /// The limits, as they were set. What operations look at is beside it.
   let settings: Mutex<Limits>
-  /// Whether operations have to ask before they change anything. Written with `settings`, as the next three.
+  /// Whether operations have to ask before they change anything. Written with `settings`, as the next five.
   let isLimited = Atomic<Bool>(false)
   /// Pages that one mapping may be promised under `Overcommit.heuristic`.
   let largestPromise = Atomic<UInt64>(.max)
@@ -62,6 +62,13 @@ public final class AddressSpace: @unchecked Sendable {
   let heapLimit = Atomic<UInt64>(.max)
   /// Bytes of one stack.
   let stackLimit = Atomic<UInt64>(.max)
+  /// Whether anything may be locked at all.
+  let mayLock = Atomic<Bool>(true)
+  /// Whether locks have no limit.
+  let canLockBeyondLimit = Atomic<Bool>(false)
+  /// The locks that new mappings get, as flags (Linux `def_flags`, M10). Written under the space lock over the whole
+  /// space for writing; read under a hold of the new mapping's range.
+  let futureLock = Atomic<UInt64>(0)
   /// Number in the reverse map. Immutable.
   let identity: UInt64
   /// Where tests stop operations.

@@ -61,6 +61,7 @@ extension KernelProcess {
       throw VerifyError("'\(call)' reaches beyond the windows: it was not performed")
     }
     let definition = call.kind.definition
+    if call.kind == .mseal { hasSeals = true }
     post(definition.request(call.rebased(baseline)), near: definition.near(call))
   }
 
@@ -91,6 +92,17 @@ extension KernelProcess {
       let found = kp_near(&channel.pointee.windows.0, &place, outcome.result, &range)
       return found != 0 ? AddressPair(start: range.start, end: range.end) : nil
     }
+  }
+
+  /// Locks everything that there is outside the windows, and ends that again; the number of pages.
+  func lockEverything() throws(VerifyError) -> Int {
+    post(KP_PRIVILEGE, 1)
+    try finish()
+    post(KernelRequest(KP_SYS_mlockall, 1), near: [])
+    try finish()
+    let pages = try absoluteSizes().locked
+    try reset()
+    return pages
   }
 
   // MARK: listings

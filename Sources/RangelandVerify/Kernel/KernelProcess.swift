@@ -13,16 +13,23 @@ import SystemPackage
 
 /// The running kernel, behind a process whose mappings are a script's alone. For one thread at a time.
 public final class KernelProcess {
-  let channel: UnsafeMutablePointer<kp_channel>
-  let process: pid_t
+  private(set) var channel: UnsafeMutablePointer<kp_channel>
+  private(set) var process: pid_t
   var sequence: UInt32 = 0
   private var isAlive = true
+  /// Whether something was sealed, which nothing but the end of the helper undoes.
+  var hasSeals = false
   /// Mappings outside the windows, known after the first reset.
   var outside: Int64?
   var baseline = VerifySizes()
 
-  /// The windows, by `VerifyWindow.rawValue`.
-  public let windows: [AddressPair]
+  /// Pages outside the windows that are locked when all is; 0 = that is never allowed.
+  private(set) var lockableOutside = 0
+  /// What counts as data of the break before it reaches its window, beyond the data outside the windows, in bytes.
+  private(set) var heapBefore: UInt64 = 0
+
+  /// The windows, by `VerifyWindow.rawValue`. Of another helper, which `restart` starts, they are others.
+  public private(set) var windows: [AddressPair]
 
   public struct AddressPair: Sendable, Hashable {
     public var start: UInt64
@@ -33,7 +40,21 @@ public final class KernelProcess {
   ///
   /// - Throws: when there is none, or it cannot run here: `PROCMAP_QUERY` needs Linux 6.11.
   public init() throws(VerifyError) {
-    let path = try Self.helperPath()
+    (channel, process) = try Self.start()
+    windows = []
+    try setUp()
+  }
+
+  /// Ends the helper and starts another.
+  func restart() throws(VerifyError) {
+    end()
+    (channel, process) = try Self.start()
+    (isAlive, hasSeals, sequence, outside) = (true, false, 0, nil)
+    try setUp()
+  }
+
+  private static func start() throws(VerifyError) -> (UnsafeMutablePointer<kp_channel>, pid_t) {
+    let path = try helperPath()
     let descriptor = kp_make_channel()
     if descriptor < 0 { throw VerifyError("memfd_create: \(Errno(rawValue: -descriptor))") }
     let memory = mmap(
@@ -42,7 +63,7 @@ public final class KernelProcess {
       close(descriptor)
       throw VerifyError("the channel cannot be mapped: \(Errno(rawValue: errno))")
     }
-    channel = memory.assumingMemoryBound(to: kp_channel.self)
+    let channel = memory.assumingMemoryBound(to: kp_channel.self)
     var child: pid_t = 0
     let status = path.withPlatformString { path in
       "\(descriptor)".withPlatformString { number in
@@ -58,11 +79,14 @@ public final class KernelProcess {
       munmap(memory, MemoryLayout<kp_channel>.size)
       throw VerifyError("\(path) cannot be started: \(Errno(rawValue: status))")
     }
-    process = child
+    return (channel, child)
+  }
+
+  private func setUp() throws(VerifyError) {
     var tries = 0
     while kp_wait(&channel.pointee.state, UInt32(KP_STARTING), 100) == UInt32(KP_STARTING) {
       tries += 1
-      if tries > 300 || Self.hasEnded(child) { break }
+      if tries > 300 || Self.hasEnded(process) { break }
     }
     windows = withUnsafeBytes(of: &channel.pointee.windows) {
       $0.bindMemory(to: kp_window.self).map { AddressPair(start: $0.start, end: $0.end) }
@@ -76,6 +100,8 @@ public final class KernelProcess {
         "the kernel helper cannot run here: \(message.isEmpty ? "it ended" : message)")
     }
     try reset()
+    heapBefore = try lengthOfHeap() - UInt64(baseline.data) * 4096
+    lockableOutside = channel.pointee.may_lock != 0 ? try lockEverything() : 0
   }
 
   deinit { end() }

@@ -59,4 +59,6 @@ class MistakenSubject: VerifySubject {
   func hash(_ page: UInt64) -> UInt64? { inner.hash(page) }
 
   func sizes() -> VerifySizes { inner.sizes() }
+
+  func flagNames(_ address: UInt64) -> [String] { inner.flagNames(address) }
 }

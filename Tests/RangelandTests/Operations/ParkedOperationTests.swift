@@ -16,7 +16,7 @@ private let probePage = SpecialMapping(name: "[probe]", content: .bytes([1]))
 private enum Probe: String, CaseIterable, Sendable {
   case map, mapAnywhere, unmap, protect, fault, dontNeed, substitute, substituteUnmapping
   case insertSpecial, seal, residency, remapFrom, remapTo, setPolicy, setAdvice, free, installGuard
-  case populate
+  case populate, lockMemory, unlockMemory, lockAll, setBreak, limits
 
   var kind: OperationKind {
     switch self {
@@ -34,8 +34,17 @@ private enum Probe: String, CaseIterable, Sendable {
     case .setAdvice: .setAdvice
     case .free, .installGuard: .advise
     case .populate: .populate
+    case .lockMemory, .unlockMemory, .lockAll: .lockMemory
+    case .setBreak: .setBreak
+    case .limits: .configure
     }
   }
+
+  /// Whether it takes the lock of the space at all.
+  var takesLock: Bool { self != .limits }
+
+  /// Whether it locks the whole space.
+  var isWhole: Bool { self == .lockAll }
 
   /// Whether it locks its pages for writing (acceptance table, section 9).
   var writes: Bool {
@@ -83,6 +92,14 @@ private enum Probe: String, CaseIterable, Sendable {
       case .free: try space.advise(.free, at: address, length: page)
       case .installGuard: try space.advise(.installGuard, at: address, length: page)
       case .populate: try space.advise(.populateRead, at: address, length: page)
+      case .lockMemory: try space.lockMemory(at: address, length: page)
+      case .unlockMemory: try space.unlockMemory(at: address, length: page)
+      case .lockAll: try space.lockAllMemory([.current, .onFault])
+      case .setBreak:
+        // A heap of no length: it looks at the page above it.
+        space.heapStart = address
+        space.setBreak(to: address)
+      case .limits: space.limits = Limits(mappingCount: 1000)
       case .insertSpecial:
         do throws(Errno) {
           _ = try space.insert(probePage, length: page, at: .fixed(address), protection: .read)
@@ -125,7 +142,9 @@ private enum Probe: String, CaseIterable, Sendable {
 
     /// Whether two operations exclude each other under a policy: the table of the tests.
     func excludes(_ first: Probe, _ second: Probe, _ policy: LockPolicy) -> Bool {
+      if !second.takesLock { return false }
       if !first.writes && !second.writes { return false }
+      if first.isWhole || second.isWhole { return true }
       switch policy {
       case .semaphore, .wholeRange: return true
       case .ranged: return self == .samePage && first.hasTarget && second.hasTarget
@@ -174,7 +193,7 @@ private enum Probe: String, CaseIterable, Sendable {
     }
 
     /// All pairs, all distances, all policies. F-3 and F-4 are the column of `fault`.
-    @Test(arguments: LockPolicy.allCases, Probe.allCases)
+    @Test(arguments: LockPolicy.allCases, Probe.allCases.filter(\.takesLock))
     fileprivate func `R-1 an operation that stands in its range keeps out whom its policy says`(
       _ policy: LockPolicy, _ first: Probe
     ) throws {

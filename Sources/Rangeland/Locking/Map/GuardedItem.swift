@@ -16,6 +16,7 @@ public enum GuardedItem: UInt8, CaseIterable, Sendable {
   case objectPages
   case accounting
   case residency
+  case futureLock
 
   /// The id in the acceptance table.
   public var id: String {
@@ -32,6 +33,7 @@ public enum GuardedItem: UInt8, CaseIterable, Sendable {
     case .objectPages: "page-cache"
     case .accounting: "M3"
     case .residency: "C10"
+    case .futureLock: "M10"
     }
   }
 
@@ -48,8 +50,9 @@ public enum GuardedItem: UInt8, CaseIterable, Sendable {
     case .pageTableShape: "creation and removal of page tables"
     case .reverseMap: "an object's set of mappings"
     case .objectPages: "pages of a shared object"
-    case .accounting: "total_vm, data_vm, exec_vm, stack_vm, map_count"
+    case .accounting: "total_vm, data_vm, exec_vm, stack_vm, locked_vm, map_count"
     case .residency: "resident set counters"
+    case .futureLock: "the locks of new mappings (Linux def_flags)"
     }
   }
 }
