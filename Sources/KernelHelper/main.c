@@ -150,23 +150,49 @@ static int64_t report_pages(uint64_t start, uint64_t end) {
   return 0;
 }
 
+static struct rlimit stack_limit;
+
 static int lift_limits(void) {
-  int resources[] = {RLIMIT_AS, RLIMIT_DATA};
-  for (int i = 0; i < 2; i++) {
+  int resources[] = {RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK};
+  for (int i = 0; i < 3; i++) {
     struct rlimit limit;
     if (getrlimit(resources[i], &limit) != 0) return -1;
     limit.rlim_cur = limit.rlim_max;
     if (setrlimit(resources[i], &limit) != 0) return -1;
   }
-  return 0;
+  return setrlimit(RLIMIT_STACK, &stack_limit);
+}
+
+/// Gives the helper CAP_IPC_LOCK, which it may have if `may_lock`, or takes it.
+static int set_privilege(int has_it) {
+  struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+  struct __user_cap_data_struct sets[2];
+  memset(sets, 0, sizeof sets);
+  if (channel->may_lock) sets[0].permitted = 1u << CAP_IPC_LOCK;
+  if (has_it) sets[0].effective = 1u << CAP_IPC_LOCK;
+  return (int)syscall(SYS_capset, &header, sets);
+}
+
+/// The break goes back to where the window begins.
+static int reset_break(void) {
+  uint64_t start = channel->windows[KP_HEAP].start, now = (uint64_t)syscall(SYS_brk, 0);
+  if (now == start) return 0;
+  // The kernel takes the break down only where something of the heap is left.
+  int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+  if (mmap((void *)start, PAGE, PROT_NONE, flags, -1, 0) == MAP_FAILED) return -1;
+  if ((uint64_t)syscall(SYS_brk, start) == start) return 0;
+  errno = EBUSY;
+  return -1;
 }
 
 static int64_t reset(void) {
-  if (lift_limits() != 0) return -errno;
+  if (set_privilege(0) != 0 || lift_limits() != 0) return -errno;
+  syscall(SYS_munlockall);
   for (int i = 0; i < KP_WINDOWS; i++) {
     struct kp_window *w = &channel->windows[i];
     if (munmap((void *)w->start, w->end - w->start) != 0) return -errno;
   }
+  if (reset_break() != 0) return -errno;
   int64_t count = 0;
   struct query found;
   for (uint64_t at = 0; find(at, &found) == 1; at = found.end) count++;
@@ -202,6 +228,7 @@ static int64_t fork_process(uint64_t number) {
   if (process == 0) {
     channel = other;
     memcpy(channel->windows, channels->windows, sizeof channel->windows);
+    channel->may_lock = channels->may_lock;
     channel->process = (int32_t)syscall(SYS_getpid);
     close(maps);
     close(memory);
@@ -225,6 +252,7 @@ static int64_t perform(void) {
   case KP_PAGES: return report_pages(a[0], a[1]);
   case KP_RESET: return reset();
   case KP_FORK: return fork_process(a[0]);
+  case KP_PRIVILEGE: return set_privilege(a[0] != 0) != 0 ? -errno : 0;
   default: return -ENOSYS;
   }
 }
@@ -271,21 +299,32 @@ static _Noreturn void serve(void) {
 
 static void drop_capabilities(void) {
   struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
-  struct __user_cap_data_struct none[2];
-  memset(none, 0, sizeof none);
-  if (syscall(SYS_capset, &header, none) != 0) fail("capset");
+  struct __user_cap_data_struct has[2];
+  if (syscall(SYS_capget, &header, has) != 0) fail("capget");
+  channel->may_lock = (has[0].permitted >> CAP_IPC_LOCK) & 1;
+  if (set_privilege(0) != 0) fail("capset");
 }
+
+/// Heap between this program's and the window: nothing is left of it but its length, which makes the limit of data
+/// that the break has (the heap and this program's data) a larger one than that of mappings.
+enum { HEAP_BEFORE = 16u << 20 };
 
 static void choose_windows(void) {
   // Odd places: not aligned to huge pages, and over the border of a page table.
   uint64_t high = 0x600000035000u, low = 0x50003000u;
-  uint64_t heap = (((uint64_t)sbrk(0) + (1u << 21)) & ~(uint64_t)((1u << 21) - 1)) + 5 * PAGE;
+  uint64_t now = (uint64_t)sbrk(0);
+  uint64_t heap = ((now + HEAP_BEFORE) & ~(uint64_t)((1u << 21) - 1)) + 5 * PAGE;
+  // The window begins at the break.
+  if (brk((void *)heap) != 0) fail("brk");
+  uint64_t first = (now + PAGE - 1) & ~(uint64_t)(PAGE - 1);
+  if (munmap((void *)first, heap - first) != 0) fail("munmap");
   channel->windows[KP_HIGH] = (struct kp_window){high, high + 4098 * (uint64_t)PAGE};
   channel->windows[KP_HEAP] = (struct kp_window){heap, heap + 520 * (uint64_t)PAGE};
   channel->windows[KP_LOW] = (struct kp_window){low, low + 1100 * (uint64_t)PAGE};
 }
 
-/// Fills [start, end), which is free, but for the windows in it.
+/// Fills [start, end), which is free, but for the windows in it. By pieces: Linux counts the locked pages of a
+/// mapping in an int (`mlock_fixup`).
 static void fill(uint64_t start, uint64_t end) {
   while (start < end) {
     uint64_t stop = end;
@@ -298,6 +337,7 @@ static void fill(uint64_t start, uint64_t end) {
       uint64_t w = channel->windows[i].start;
       if (w > start && w < stop) stop = w;
     }
+    if (stop - start > 1ull << 42) stop = start + (1ull << 42);
     int flags = MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
     if (mmap((void *)start, stop - start, PROT_NONE, flags, -1, 0) == MAP_FAILED) fail("fill");
     start = stop;
@@ -360,6 +400,7 @@ int main(int count, char **arguments) {
   // Nobody waits for copies.
   signal(SIGCHLD, SIG_IGN);
 
+  if (getrlimit(RLIMIT_STACK, &stack_limit) != 0) fail("RLIMIT_STACK");
   struct rlimit no_core = {0, 0};
   setrlimit(RLIMIT_CORE, &no_core);
   if (prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) != 0) fail("PR_SET_THP_DISABLE");
@@ -368,6 +409,8 @@ int main(int count, char **arguments) {
   touch_stack();
   fill_gaps();
   drop_capabilities();
+  // What locks will bring in is there from now on. Without the privilege it is refused, as it will be.
+  if (channel->may_lock && (set_privilege(1) != 0 || mlockall(MCL_CURRENT) != 0)) fail("mlockall");
 
   // Every path once, so that nothing is linked or touched for the first time later.
   channel->operation = KP_LOAD;

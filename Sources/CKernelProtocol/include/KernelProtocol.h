@@ -40,6 +40,8 @@ enum {
   KP_EXIT = 7,
   /// number of a channel that nobody serves: makes a copy of the process that does
   KP_FORK = 8,
+  /// 0 or 1: whether locks have no limit from now on (CAP_IPC_LOCK). The result is 0 or -errno.
+  KP_PRIVILEGE = 9,
 };
 
 /// Processes that one helper can be at a time, each with a channel of its own.
@@ -91,6 +93,8 @@ struct kp_channel {
   uint32_t state;
   /// Who serves the channel.
   int32_t process;
+  /// Whether the helper may have CAP_IPC_LOCK.
+  uint32_t may_lock;
 
   uint64_t operation;
   /// Of a system call.

@@ -56,6 +56,13 @@ extension AddressSpace {
       case .setMempolicy: try linuxSetPolicy(arguments)
       case .getMempolicy: try linuxGetPolicy(arguments)
       case .prctl: try linuxSetMarkers(arguments)
+      case .mlock: try lockMemory(at: arguments.first, length: arguments.second)
+      case .mlock2: try linuxLock(arguments)
+      case .munlock: try unlockMemory(at: arguments.first, length: arguments.second)
+      case .mlockall:
+        // An int.
+        try lockAllMemory(LockScope(rawValue: UInt32(truncatingIfNeeded: arguments.first)))
+      case .munlockall: try unlockAllMemory()
       case .mseal:
         // No flags are defined.
         if arguments.third != 0 { throw .invalidArgument }

@@ -14,8 +14,13 @@ public enum LinuxCall: Int, CaseIterable, Sendable, Hashable {
   case mincore = 27
   case madvise = 28
   case prctl = 157
+  case mlock = 149
+  case munlock = 150
+  case mlockall = 151
+  case munlockall = 152
   case mbind = 237
   case setMempolicy = 238
   case getMempolicy = 239
+  case mlock2 = 325
   case mseal = 462
 }

@@ -15,7 +15,11 @@ enum LinuxMapFlags {
   static var anonymous: UInt64 { 0x20 }
   static var below2GiB: UInt64 { 0x40 }
   static var growsDown: UInt64 { 0x100 }
+  static var locked: UInt64 { 0x2000 }
   static var noReserve: UInt64 { 0x4000 }
+  static var populate: UInt64 { 0x8000 }
+  /// Takes `populate` back.
+  static var nonBlocking: UInt64 { 0x1_0000 }
   static var stack: UInt64 { 0x2_0000 }
   static var huge: UInt64 { 0x4_0000 }
   static var fixedNoReplace: UInt64 { 0x10_0000 }
@@ -27,6 +31,8 @@ enum LinuxMapFlags {
     if flags & below2GiB != 0 { options.insert(.below2GiB) }
     if flags & noReserve != 0 { options.insert(.noReserve) }
     if flags & stack != 0 { options.insert(.stack) }
+    if flags & locked != 0 { options.insert(.locked) }
+    if flags & (populate | nonBlocking) == populate { options.insert(.populate) }
     return options
   }
 }

@@ -16,6 +16,8 @@ enum HoldBacking: UInt8 {
   case semaphore
   /// A VMA's lock word (`.perVMA` readers): the hold's `cells` is that one.
   case cell
+  /// Another hold, which lives longer: this one releases nothing.
+  case view
 }
 
 /// The part that read and write holds share. Whole words only: a hold is moved around, and what is stored byte by
@@ -68,7 +70,7 @@ struct HoldCore: ~Copyable {
   }
 
   deinit {
-    LockOrder.released(.space)
+    if backing != .view { LockOrder.released(.space) }
     if let ledgerSlot { lock.pointee.ledger!.pointee.willRelease(ledgerSlot) }
     switch backing {
     case .range:
@@ -83,6 +85,7 @@ struct HoldCore: ~Copyable {
       lock.pointee.semaphore.unlock(mode)
     case .cell:
       cells.unsafelyUnwrapped.pointee.endRead()
+    case .view: break
     }
     if let ledgerSlot { lock.pointee.ledger!.didRelease(ledgerSlot) }
   }
@@ -116,4 +119,15 @@ struct WriteHold: ~Copyable {
 
   /// Ends the hold.
   consuming func release() {}
+
+  /// Lends the hold to code that needs one for reading.
+  func withReadView(_ body: (borrowing ReadHold) -> Void) {
+    var view = ReadHold(
+      core: HoldCore(
+        core.lock, core.range, .write, core.operation, .view, ledgerSlot: nil))
+    #if RANGELAND_CHECKS
+      view.core.gap = core.gap
+    #endif
+    body(view)
+  }
 }

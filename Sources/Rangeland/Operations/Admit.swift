@@ -13,7 +13,7 @@ extension LayoutCounts {
   /// As amounts of the limited counters.
   var charge: Charge {
     Charge(
-      pages: Int64(totalPages), dataPages: Int64(dataPages), lockedPages: 0,
+      pages: Int64(totalPages), dataPages: Int64(dataPages), lockedPages: Int64(lockedPages),
       committedPages: Int64(accountedPages), areas: Int64(areas))
   }
 }
@@ -38,18 +38,23 @@ extension AddressSpace {
     var done = change.counts
     done -= before
     done = done.limited
+    // Of changes that charge none, locked pages are counted when they end.
+    if granted.lockedPages == 0 { done.lockedPages = 0 }
     counters.settle(granted, done.charge, context)
     change.settled += done
   }
 
   /// What a new mapping of `pages` pages takes, where `old` goes.
   private func charge(
-    _ pages: UInt64, _ flags: VMAFlags, replacing old: LayoutCounts, areas: Int64
+    _ pages: UInt64, _ flags: VMAFlags, replacing old: LayoutCounts, areas: Int64,
+    lockedPages: UInt64
   ) throws(Errno) -> Charge {
     // Linux credits all pages that go to both limits, whatever they are.
     let more = Int64(pages) - Int64(old.totalPages)
     var wanted = Charge(pages: more, areas: areas, checksPages: true)
     if flags.countsAsData { (wanted.dataPages, wanted.checksData) = (more, true) }
+    // What goes is no credit here (`mlock_future_ok`).
+    if flags.contains(.locked) { wanted.lockedPages = Int64(lockedPages) }
     if flags.contains(.account) {
       wanted.committedPages = Int64(pages) - Int64(old.accountedPages)
       if wanted.committedPages > Int64(clamping: largestPromise.load(ordering: .relaxed)) {
@@ -74,12 +79,48 @@ extension AddressSpace {
     }
   }
 
-  /// Charges a mapping where nothing is mapped.
+  /// Refuses a new mapping that is locked: its caller may not lock, or not so much (Linux `do_mmap`). That comes after
+  /// the address and before everything else.
   @inline(__always)
-  func admit(_ length: UInt64, _ flags: VMAFlags, _ context: Context) throws(Errno) -> Charge {
+  func refuseLock(
+    of pages: UInt64, _ flags: VMAFlags, isAsked: Bool, _ context: Context
+  ) throws(Errno) {
+    if hasLimits && flags.contains(.locked) { try refuseLockSlow(pages, isAsked, context) }
+  }
+
+  @inline(never)
+  private func refuseLockSlow(
+    _ pages: UInt64, _ isAsked: Bool, _ context: Context
+  ) throws(Errno) {
+    if isAsked && !mayLock.load(ordering: .relaxed) { throw .notPermitted }
+    if !counters.allows(.lockedVM, Charge(lockedPages: Int64(pages)), context) {
+      throw .resourceTemporarilyUnavailable
+    }
+  }
+
+  /// Why a charge of so many pages was refused, of which `refuseLock` was asked before: others may have locked since.
+  @inline(never)
+  func refusal(ofLocking pages: UInt64, _ flags: VMAFlags, _ context: Context) -> Errno {
+    let isLock =
+      pages > 0 && flags.contains(.locked)
+      && !counters.allows(.lockedVM, Charge(lockedPages: Int64(pages)), context)
+    return isLock ? .resourceTemporarilyUnavailable : .noMemory
+  }
+
+  /// Charges a mapping where nothing is mapped.
+  ///
+  /// - Parameter lockedLength: bytes that are locked besides what is locked now, if the flags say locked; `nil` = all.
+  @inline(__always)
+  func admit(
+    _ length: UInt64, _ flags: VMAFlags, lockedLength: UInt64? = nil, _ context: Context
+  ) throws(Errno) -> Charge {
     if !hasLimits { return Charge() }
-    let wanted = try charge(length >> 12, flags, replacing: LayoutCounts(), areas: 1)
-    guard let granted = counters.begin(wanted, context) else { throw .noMemory }
+    let locked = (lockedLength ?? length) >> 12
+    let wanted = try charge(
+      length >> 12, flags, replacing: LayoutCounts(), areas: 1, lockedPages: locked)
+    guard let granted = counters.begin(wanted, context) else {
+      throw refusal(ofLocking: locked, flags, context)
+    }
     return granted
   }
 
@@ -91,16 +132,19 @@ extension AddressSpace {
     _ change: inout LayoutChange, _ context: Context
   ) throws(Errno) -> Charge {
     let old = layout.pointee.usage(in: range)
+    let pages = range.length >> 12
     do throws(Errno) {
       // Two where a VMA is cut in the middle; if only one is allowed, `insert` looks whether that will do.
-      var wanted = try charge(range.length >> 12, flags, replacing: old, areas: 2)
+      var wanted = try charge(pages, flags, replacing: old, areas: 2, lockedPages: pages)
       wanted.areasMayBeFewer = true
-      guard let granted = counters.begin(wanted, context) else { throw .noMemory }
+      guard let granted = counters.begin(wanted, context) else {
+        throw refusal(ofLocking: pages, flags, context)
+      }
       if granted.areas(of: 2) > 0 { return granted }
       counters.settle(granted, Charge(), context)
       throw .noMemory
     } catch {
-      try splitEnds(range, hold, &change, context)
+      if error == .noMemory { try splitEnds(range, hold, &change, context) }
       throw error
     }
   }

@@ -47,6 +47,7 @@ extension AddressSpace {
     counters.move(.mapCount, Int64(counts.areas), context)
     counters.move(.totalVM, Int64(counts.totalPages), context)
     counters.move(.dataVM, Int64(counts.dataPages), context)
+    counters.move(.lockedVM, Int64(counts.lockedPages), context)
     counters.move(.committed, Int64(counts.accountedPages), context)
   }
 

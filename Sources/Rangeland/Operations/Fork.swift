@@ -14,7 +14,8 @@ extension AddressSpace {
   ///
   /// Private pages are shared until one of the two writes; shared and file mappings stay shared. Left out are
   /// mappings with `Advice.dontFork`; those with `wipeOnFork` are empty; nothing is locked in memory. Limits, policies,
-  /// the heap and its break, and the lock's policy are the parent's. Pages that are pinned are copied at once.
+  /// the heap and its break, markers, and the lock's policy are the parent's; the owner's word is 0. Pages that are pinned
+  /// are copied at once.
   ///
   /// Takes the space lock for writing over the whole space; the copy takes time by the mappings and by the
   /// present private pages. The child is known to nobody before the call returns.
@@ -26,13 +27,16 @@ extension AddressSpace {
     defer { LockMap.leave(before) }
     let context = reclaimer.context()
     let child = try AddressSpace(
-      policy, placement, memory, limits, lock.pointee.ledger != nil, forkedFrom: self)
+      policy, placement, memory, limits, layout.pointee.usesCache, lock.pointee.ledger != nil,
+      forkedFrom: self)
     var hold = lock.write(.wholeSpace, .fork)
     context.pin()
     lockCells(.wholeSpace, &hold)
     park.pass(.fork)
+    child.threadPolicies.own = threadPolicies.own
     child.heap.start.store(heap.start.load(ordering: .relaxed), ordering: .relaxed)
     child.heap.programBreak.store(heap.programBreak.load(ordering: .relaxed), ordering: .relaxed)
+    child.vdso.store(vdso.load(ordering: .relaxed), ordering: .relaxed)
     child.hasSeals.store(hasSeals.load(ordering: .relaxed), ordering: .relaxed)
     let isDone = copyMappings(to: child, hold, context)
     context.unpin()

@@ -91,10 +91,12 @@ extension AddressSpace {
     let old = stack.pointee.start
     var change = LayoutChange()
     var outcome: GrowthOutcome?
-    let granted = admitGrowth((old - start) >> 12, context)
+    // The stack itself is not held: Layout looks whether it is still locked or not.
+    let isLocked = stack.pointee.flags.contains(.locked)
+    let granted = admitGrowth((old - start) >> 12, isLocked: isLocked, context)
     do throws(Errno) {
       outcome = try layout.pointee.grow(
-        from: old, to: start,
+        from: old, to: start, isLocked: isLocked,
         longest: granted == nil ? 0 : stackLimit.load(ordering: .relaxed), candidate, hold, context,
         &change)
     } catch {}
@@ -109,10 +111,12 @@ extension AddressSpace {
   }
 
   /// `nil` = a limit does not allow it. Promised are the pages of every stack.
-  private func admitGrowth(_ pages: UInt64, _ context: Context) -> Charge? {
+  private func admitGrowth(_ pages: UInt64, isLocked: Bool, _ context: Context) -> Charge? {
     if !hasLimits { return Charge() }
     if pages > largestPromise.load(ordering: .relaxed) { return nil }
     return counters.begin(
-      Charge(pages: Int64(pages), committedPages: Int64(pages)), context)
+      Charge(
+        pages: Int64(pages), lockedPages: isLocked ? Int64(pages) : 0,
+        committedPages: Int64(pages)), context)
   }
 }

@@ -4,7 +4,8 @@
 //
 // Range: the result, for writing. With an address it is known before the lock; without one, the gap is
 // chosen under a leaf latch, where the range is only tried: if somebody holds it, it is reserved, and the
-// operation waits for it without a latch (design, section 4, rule 3).
+// operation waits for it without a latch (design, section 4, rule 3). Pages that are brought in ahead are faults of
+// their own, under the range for reading.
 // Linux: mm/mmap.c `do_mmap`, mm/vma.c `mmap_region`, `vm_unmapped_area`.
 
 import SystemPackage
@@ -12,7 +13,8 @@ import SystemPackage
 extension AddressSpace {
   /// Maps anonymous memory, filled with zeros, that takes frames when it is touched.
   ///
-  /// Takes the space lock for writing over the result.
+  /// Takes the space lock for writing over the result; then, for pages that are brought in (`.locked`, `.populate`,
+  /// and after `lockAllMemory(.future)`), for reading.
   ///
   /// - Parameters:
   ///   - length: in bytes, rounded up to pages.
@@ -23,7 +25,8 @@ extension AddressSpace {
   /// - Returns: the first address.
   /// - Throws: in Linux's order `EINVAL` for no length; `ENOMEM` for one that no gap holds, or a fixed
   ///   address beyond the space; `EINVAL` for a fixed address that is not page aligned; `EEXIST` for
-  ///   `.fixedNoReplace` over a mapping; `EPERM` over a sealed one, and `EINVAL` over a part of a special one
+  ///   `.fixedNoReplace` over a mapping; `EPERM` for `.locked` where nothing may be locked, and `EAGAIN` for a
+  ///   locked mapping beyond the limit of locked memory; `EPERM` over a sealed one, and `EINVAL` over a part of a special one
   ///   that may not be cut; `EINVAL` for a stack that is shared; `ENOMEM` when a limit of the space does not
   ///   allow it (then mappings that reach over an end of a fixed range stay split there, as in Linux), or when
   ///   there is no memory for records. On an error nothing else has changed.
@@ -40,7 +43,7 @@ extension AddressSpace {
     try refuseMany()
     let context = reclaimer.context()
     var attributes = VMAAttributes(flags: VMAFlags(protection, sharing))
-    if !options.isEmpty { apply(options, to: &attributes.flags) }
+    if !options.isEmpty { apply(options, to: &attributes) }
     if sharing == .shared {
       if options.contains(.growsDown) { throw refusal(of: address, length, options) }
       attributes.backing = try makeMapping(
@@ -49,31 +52,53 @@ extension AddressSpace {
     }
     // The records that use it have references of their own.
     defer { attributes.backing?.release(context) }
+    let start: Address
     switch address {
-    case .fixed(let start):
-      return try mapFixed(
-        Self.fixedRange(start, rounded), attributes, replacing: true, .map, context)
-    case .fixedNoReplace(let start):
-      return try mapFixed(
-        Self.fixedRange(start, rounded), attributes, replacing: false, .map, context)
+    case .fixed(let wanted):
+      start = try mapFixed(
+        Self.fixedRange(wanted, rounded), attributes, replacing: true, .map, context)
+    case .fixedNoReplace(let wanted):
+      start = try mapFixed(
+        Self.fixedRange(wanted, rounded), attributes, replacing: false, .map, context)
     case .hint(let hint):
-      return try mapPlaced(
+      start = try mapPlaced(
         rounded, hint: hint, attributes, below2GiB: options.contains(.below2GiB), context)
     case .anywhere:
-      return try mapPlaced(
+      start = try mapPlaced(
         rounded, hint: nil, attributes, below2GiB: options.contains(.below2GiB), context)
     }
+    if futureLock.load(ordering: .relaxed) != 0
+      || options.rawValue & (MapOptions.locked.rawValue | MapOptions.populate.rawValue) != 0
+    {
+      bringIn(AddressRange(start: start, end: start + rounded))
+    }
+    return start
+  }
+
+  /// The attributes of a new mapping with the lock that new mappings get. Special mappings have none (Linux
+  /// `_install_special_mapping`).
+  @inline(__always)
+  func withFutureLock(_ attributes: VMAAttributes) -> VMAAttributes {
+    let lock = futureLock.load(ordering: .relaxed)
+    if lock == 0 || attributes.flags.contains(.special) { return attributes }
+    var attributes = attributes
+    attributes.flags.formUnion(VMAFlags(rawValue: lock))
+    return attributes
   }
 
   /// Linux `calc_vm_flag_bits`.
-  private func apply(_ options: MapOptions, to flags: inout VMAFlags) {
-    if options.contains(.growsDown) { flags.insert(.growsDown) }
+  private func apply(_ options: MapOptions, to attributes: inout VMAAttributes) {
+    if options.contains(.growsDown) { attributes.flags.insert(.growsDown) }
     // Linux 6.7 and later: a stack of a thread would be one huge page.
-    if options.contains(.stack) { flags.insert(.noHugePage) }
+    if options.contains(.stack) { attributes.flags.insert(.noHugePage) }
+    if options.contains(.locked) {
+      attributes.flags.insert(.locked)
+      attributes.asksForLock = true
+    }
     // Under strict overcommit everything is promised (`do_mmap`).
     if options.contains(.noReserve), counters.limit(.committed) == SpaceCounters.unlimited {
-      flags.insert(.noReserve)
-      flags.remove(.account)
+      attributes.flags.insert(.noReserve)
+      attributes.flags.remove(.account)
     }
   }
 
@@ -91,17 +116,24 @@ extension AddressSpace {
         let range = try Self.fixedRange(start, rounded)
         if mapping(intersecting: range) != nil { throw .fileExists }
       case .hint, .anywhere:
-        let context = reclaimer.context()
-        context.pin()
-        defer { context.unpin() }
-        if !layout.pointee.hasGap(rounded, below2GiB: options.contains(.below2GiB)) {
-          throw .noMemory
-        }
+        try refuseGapless(rounded, below2GiB: options.contains(.below2GiB))
       }
+      var flags = VMAFlags(rawValue: futureLock.load(ordering: .relaxed))
+      if options.contains(.locked) { flags.insert(.locked) }
+      try refuseLock(
+        of: rounded >> 12, flags, isAsked: options.contains(.locked), reclaimer.context())
       return .invalidArgument
     } catch {
       return error
     }
+  }
+
+  /// Refuses a length that no gap holds.
+  func refuseGapless(_ length: UInt64, below2GiB: Bool) throws(Errno) {
+    let context = reclaimer.context()
+    context.pin()
+    defer { context.unpin() }
+    if !layout.pointee.hasGap(length, below2GiB: below2GiB) { throw .noMemory }
   }
 
   /// The checks of a fixed address, in Linux's order (`__get_unmapped_area`).
@@ -130,11 +162,16 @@ extension AddressSpace {
 
   /// Maps at a known range.
   func mapFixed(
-    _ range: AddressRange, _ attributes: VMAAttributes, replacing: Bool,
+    _ range: AddressRange, _ wanted: VMAAttributes, replacing: Bool,
     _ operation: OperationKind, _ context: Context
   ) throws(Errno) -> Address {
-    attributes.stand(at: range.start)
+    wanted.stand(at: range.start)
     var hold = lock.write(range, operation)
+    var attributes = wanted
+    if operation == .map {
+      LockMap.observe(.futureLock, hold, range)
+      attributes = withFutureLock(attributes)
+    }
     context.pin()
     defer { context.unpin() }
     lockCells(range, &hold)
@@ -142,8 +179,15 @@ extension AddressSpace {
     var change = LayoutChange()
     var failure: Errno?
     do throws(Errno) {
+      if hasLimits && attributes.flags.contains(.locked) {
+        if !replacing && layout.pointee.findIntersection(range.start, range.end) != nil {
+          throw .fileExists
+        }
+        try refuseLock(
+          of: range.length >> 12, attributes.flags, isAsked: attributes.asksForLock, context)
+      }
       if replacing {
-        try refuseSealed(range)
+        try refuseSealed(range, hold, context, &change)
         try refuseCut(range)
       }
       if operation == .map && hasLimits {

@@ -43,9 +43,10 @@ extension AddressSpace {
 
   /// Under `.ranged`: the gap is chosen first; its lock is tried where it is chosen, else waited for.
   private func mapRanged(
-    _ request: PlacementRequest, _ attributes: VMAAttributes, _ context: Context
+    _ request: PlacementRequest, _ wanted: VMAAttributes, _ context: Context
   ) throws(Errno) -> Address {
     while true {
+      let attributes = withFutureLock(wanted)
       context.pin()
       var change = LayoutChange()
       var hold: WriteHold?
@@ -56,6 +57,11 @@ extension AddressSpace {
         outcome = try layout.pointee.place(request, attributes, context, &change) { range in
           hold = lock.tryWrite(range, .map)
           if hold == nil { return false }
+          // Mappings get another lock since: what is held now is made with that one.
+          if withFutureLock(wanted).flags != attributes.flags {
+            hold = nil
+            return false
+          }
           attributes.stand(at: range.start)
           return true
         }
@@ -77,7 +83,7 @@ extension AddressSpace {
         change.dispose(context)
         context.unpin()
         let late = lock.write(reservation.range, .map)
-        if try fill(reservation, attributes, late, context) { return reservation.range.start }
+        if try fill(reservation, wanted, late, context) { return reservation.range.start }
       }
     }
   }
@@ -85,9 +91,10 @@ extension AddressSpace {
   /// Under the policies that ignore ranges: the lock first, then the choice; the words of the VMAs that
   /// may merge are locked (`.perVMA`) between reserving and mapping, because that may wait for readers.
   private func mapUnderWholeLock(
-    _ request: PlacementRequest, _ attributes: VMAAttributes, _ context: Context
+    _ request: PlacementRequest, _ wanted: VMAAttributes, _ context: Context
   ) throws(Errno) -> Address {
     var hold = lock.writeUnplaced(.map)
+    let attributes = withFutureLock(wanted)
     context.pin()
     defer { context.unpin() }
     var change = LayoutChange()
@@ -125,16 +132,27 @@ extension AddressSpace {
     _ request: PlacementRequest, _ attributes: VMAAttributes, _ context: Context
   ) throws(Errno) -> Charge {
     if !hasLimits || attributes.flags.contains(.special) { return Charge() }
+    if attributes.flags.contains(.locked) {
+      do throws(Errno) {
+        try refuseLock(
+          of: request.length >> 12, attributes.flags, isAsked: attributes.asksForLock, context)
+      } catch {
+        // A length that no gap holds is what Linux finds first.
+        try refuseGapless(request.length, below2GiB: request.window != nil)
+        throw error
+      }
+    }
     return try admit(request.length, attributes.flags, context)
   }
 
   /// Maps a reserved range whose lock is held now. `false`: a fixed mapping took it; search again.
   private func fill(
-    _ reservation: Reservation, _ attributes: VMAAttributes, _ hold: consuming WriteHold,
+    _ reservation: Reservation, _ wanted: VMAAttributes, _ hold: consuming WriteHold,
     _ context: Context
   ) throws(Errno) -> Bool {
     context.pin()
     defer { context.unpin() }
+    let attributes = withFutureLock(wanted)
     attributes.stand(at: reservation.range.start)
     var change = LayoutChange()
     var granted = Charge()
@@ -173,6 +191,7 @@ extension AddressSpace {
     _ context: Context
   ) {
     park.pass(.map)
+    LockMap.observe(.futureLock, hold, range)
     LockMap.observe(.layout, hold, range)
     LockMap.observe(.vmaFlags, hold, range)
     LockMap.observe(.vmaOffset, hold, range)

@@ -3,7 +3,7 @@
 // Faults made ahead of accesses.
 //
 // Range: [start, end), for reading: what faults do, page after page.
-// Linux: mm/madvise.c `madvise_populate`; mm/gup.c `faultin_page_range`, `check_vma_flags`.
+// Linux: mm/madvise.c `madvise_populate`; mm/gup.c `faultin_page_range`, `check_vma_flags`, `__mm_populate`.
 
 import SystemPackage
 
@@ -58,14 +58,25 @@ extension AddressSpace {
         !record.pointee.flags.contains(.device)
       else { return .invalidArgument }
       while position < end {
-        switch resolve(position, access, hold, mayPublishIdentity: true, nil, context) {
-        case .done: position += Address.pageSize
-        case .refused(.outOfMemory): return .noMemory
-        case .refused, .unmapped: return .badAddress
-        case .needsSpaceLock: preconditionFailure("a fault under the space lock asked for it")
-        }
+        if let failure = bringIn(page: position, access, hold, context) { return failure }
+        position += Address.pageSize
       }
     }
     return nil
+  }
+
+  /// Makes one page present, as if it was accessed, and keeps it from being let go; `ENOMEM` without memory, `EFAULT`
+  /// where there is none. The thread is pinned.
+  func bringIn(
+    page: Address, _ access: AccessKind, _ hold: borrowing ReadHold, _ context: Context
+  ) -> Errno? {
+    switch resolve(page, access, hold, mayPublishIdentity: true, nil, context) {
+    case .done:
+      if access == .write { tables.takeBack(page, context) }
+      return nil
+    case .refused(.outOfMemory): return .noMemory
+    case .refused, .unmapped: return .badAddress
+    case .needsSpaceLock: preconditionFailure("a fault under the space lock asked for it")
+    }
   }
 }

@@ -19,7 +19,8 @@ extension AddressSpace {
   /// are gone from their old place. With a fixed target of the same length the range may cover several mappings,
   /// and holes between them: they keep their distances, and an error leaves those moved that came before.
   ///
-  /// Takes the space lock for writing over the old place, over what it grows into, and over the new place.
+  /// Takes the space lock for writing over the old place, over what it grows into, and over the new place; then over
+  /// what a locked mapping has grown by for reading: that is brought in.
   ///
   /// - Parameters:
   ///   - start: a page-aligned address in a mapping.
@@ -34,8 +35,8 @@ extension AddressSpace {
   ///   does not move; `EFAULT` when nothing is mapped at `start`; `EPERM` for a sealed mapping; `EINVAL` for a
   ///   second mapping of private memory, for a special mapping whose source is to be kept, or a part of one
   ///   that may not be cut; `EFAULT` for a range that leaves its mapping, other than to shrink or to move as it is,
-  ///   and for a special mapping that is to grow; `EINVAL` when its page offsets would wrap; `ENOMEM` when it may
-  ///   not move and cannot grow, when no gap is large enough, or without memory. As `unmap` for what is replaced
+  ///   and for a special mapping that is to grow; `EINVAL` when its page offsets would wrap; `EAGAIN` for a locked
+  ///   mapping that would grow beyond the limit of locked memory; `ENOMEM` when it may not move and cannot grow, when no gap is large enough, or without memory. As `unmap` for what is replaced
   ///   or cut off. On an error what a fixed target would replace may be gone, as in Linux.
   public func remap(
     at start: Address, length: UInt64, to newLength: UInt64, _ target: RemapTarget = .anywhere,
@@ -79,12 +80,27 @@ extension AddressSpace {
       }
       place = nil
       switch step {
-      case .done(let address): return address
+      case .done(let address):
+        bringInGrowth(request, at: address, context)
+        return address
       case .refused(let errno): throw errno
       case .needsHold(let wider): held = wider
       case .needsPlace: place = try reservePlace(request, context)
       }
     }
+  }
+
+  /// Brings in what a locked mapping has grown by (Linux `vrm.populate_expand`).
+  private func bringInGrowth(
+    _ request: RemapRequest, at address: Address, _ context: Context
+  ) {
+    if request.newLength <= request.oldLength { return }
+    context.pin()
+    let isLocked = layout.pointee.find(address)?.pointee.flags.contains(.locked) ?? false
+    context.unpin()
+    if !isLocked { return }
+    bringIn(
+      AddressRange(start: address + request.oldLength, end: address + request.newLength))
   }
 
   private func lockRemap(_ source: AddressRange, _ target: AddressRange?) -> WriteHold {
@@ -257,7 +273,7 @@ extension AddressSpace {
     _ range: AddressRange, _ hold: borrowing WriteHold, _ context: Context,
     _ change: inout LayoutChange, _ drops: inout FrameDropList
   ) throws(Errno) {
-    try refuseSealed(range)
+    try refuseSealed(range, hold, context, &change)
     try refuseCut(range)
     try layout.pointee.remove(range, hold, context, &change)
     LockMap.observe(.pageTableEntry, hold, range)

@@ -13,10 +13,12 @@ extension AddressSpace {
     !hasLimits || counters.allows(.mapCount, Charge(areas: areas), context)
   }
 
-  /// Refuses growth beyond the limits of size and data as they are before a fixed target is emptied, as Linux does.
+  /// Refuses growth beyond the limits of locks, size and data as they are before a fixed target is emptied, as Linux
+  /// does.
   func refuseGrowth(of pages: UInt64, _ flags: VMAFlags) throws(Errno) {
     if !hasLimits { return }
     let context = reclaimer.context()
+    try refuseLock(of: pages, flags, isAsked: false, context)
     var wanted = Charge(pages: Int64(pages))
     if flags.countsAsData { wanted.dataPages = Int64(pages) }
     guard let granted = counters.begin(wanted, context) else { throw .noMemory }
@@ -35,7 +37,11 @@ extension AddressSpace {
       isDoubled
       ? request.newLength : request.newLength - min(request.newLength, request.oldLength)
     var granted = Charge()
-    if growth > 0 { granted = try admit(growth, flags, context) }
+    if growth > 0 {
+      // A source that is kept is not locked any more.
+      granted = try admit(
+        growth, flags, lockedLength: request.keepsSource ? 0 : growth, context)
+    }
     let before = change.counts
     let step: RemapStep
     do throws(Errno) {

@@ -55,13 +55,31 @@ extension AddressSpace {
     if let failure { throw failure }
   }
 
-  /// Refuses a change of a range in which anything is sealed (Linux `vma_is_sealed`, as `munmap` asks it).
+  /// Refuses to empty a range in which anything is sealed (Linux `vms_gather_munmap_vmas`).
   ///
   /// - Precondition: pinned, and the range is held for writing.
   @inline(__always)
-  func refuseSealed(_ range: AddressRange) throws(Errno) {
+  func refuseSealed(
+    _ range: AddressRange, _ hold: borrowing WriteHold, _ context: Context,
+    _ change: inout LayoutChange
+  ) throws(Errno) {
     if hasSeals.load(ordering: .relaxed), layout.pointee.hasSeal(in: range) {
-      throw .notPermitted
+      try refuseAtSeal(range, hold, context, &change)
     }
+  }
+
+  /// Linux cuts a VMA that reaches over the start before it looks at those behind it.
+  @inline(never)
+  private func refuseAtSeal(
+    _ range: AddressRange, _ hold: borrowing WriteHold, _ context: Context,
+    _ change: inout LayoutChange
+  ) throws(Errno) {
+    if let first = layout.pointee.find(range.start), first.pointee.start < range.start,
+      !first.pointee.flags.contains(.sealed)
+    {
+      if first.forbidsCut(range.start, range.end) { throw .invalidArgument }
+      try layout.pointee.split(at: range.start, hold, context, &change)
+    }
+    throw .notPermitted
   }
 }

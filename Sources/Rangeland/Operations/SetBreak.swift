@@ -36,7 +36,8 @@ extension AddressSpace {
 
   /// Moves the program break, so that the pages below it are mapped for reading and writing and no others.
   ///
-  /// Takes the space lock for writing from the heap's start to one page above the old and the new break.
+  /// Takes the space lock for writing from the heap's start to one page above the old and the new break; then, after
+  /// `lockAllMemory(.future)`, for reading over what the heap has grown by, which is brought in.
   ///
   /// - Parameter wanted: any address, aligned or not.
   /// - Returns: the break now. Like the kernel's call it reports no error: the old break is the answer to a break
@@ -92,9 +93,11 @@ extension AddressSpace {
     guard let record = layout.pointee.findNext(range.start), record.pointee.start < range.end else {
       return false
     }
-    heap.programBreak.store(wanted, ordering: .releasing)
     do throws(Errno) {
-      try removeHeld(range, hold, context)
+      // A seal, or no memory for the records of a cut, leaves the break where it was.
+      try removeHeld(range, hold, context) {
+        heap.programBreak.store(wanted, ordering: .releasing)
+      }
       return true
     } catch {
       return false
@@ -111,10 +114,12 @@ extension AddressSpace {
     {
       return false
     }
-    let attributes = VMAAttributes(flags: VMAFlags([.read, .write], .private))
+    LockMap.observe(.futureLock, hold, range)
+    let attributes = withFutureLock(VMAAttributes(flags: VMAFlags([.read, .write], .private)))
     var change = LayoutChange()
     var isDone = false
     do throws(Errno) {
+      try refuseLock(of: range.length >> 12, attributes.flags, isAsked: false, context)
       try refuseMany()
       let granted = try admit(range.length, attributes.flags, context)
       defer { settle(granted, &change, since: LayoutCounts(), context) }
@@ -123,6 +128,12 @@ extension AddressSpace {
       isDone = true
     } catch {}
     end(&change, hold, context)
+    if isDone && attributes.flags.contains(.locked) {
+      // Waits for its range: not inside an epoch.
+      context.unpin()
+      bringIn(range)
+      context.pin()
+    }
     return isDone
   }
 }

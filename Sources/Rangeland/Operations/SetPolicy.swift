@@ -33,7 +33,7 @@ extension AddressSpace {
     guard !overflow, end >= start else { throw .invalidArgument }
     if end == start { return }
     guard start < Address.spaceEnd else { throw .badAddress }
-    let number = try policies.number(of: policy)
+    let number = try memory.policies.number(of: policy)
     let range = AddressRange(start: start, end: min(end, Address.spaceEnd))
     var hold = lock.write(range, .setPolicy)
     let context = reclaimer.context()
@@ -129,15 +129,15 @@ extension AddressSpace {
     if let backing = record.pointee.backing,
       backing.pointee.object.pointee.kind == .sharedAnonymous
     {
-      return policies[backing.pointee.object.policy(of: backing.pageIndex(address))]
+      return memory.policies[backing.pointee.object.policy(of: backing.pageIndex(address))]
     }
-    return policies[record.pointee.flags.policy]
+    return memory.policies[record.pointee.flags.policy]
   }
 
   /// The memory policy of the calling thread in this space (`set_mempolicy`, `get_mempolicy`). Kept by the
   /// kernel's number of the thread until it is set to `.default`. Takes no lock of the space.
   public var threadPolicy: MemoryPolicy {
-    get { policies.ofThread }
-    set { policies.ofThread = newValue }
+    get { threadPolicies.own }
+    set { threadPolicies.own = newValue }
   }
 }

@@ -18,8 +18,9 @@ extension AddressSpace {
   ///   - start: a page-aligned address.
   ///   - length: in bytes, rounded up to pages.
   /// - Throws: `EINVAL` for an unaligned start, no length, a range beyond the space, or a part of a special
-  ///   mapping that may not be cut; `EPERM` when anything in it is sealed; `ENOMEM` when there
-  ///   is no memory for the records of a cut, and then nothing has changed.
+  ///   mapping that may not be cut; `EPERM` when anything in it is sealed: a mapping that reaches over the start of
+  ///   the range stays cut there, as in Linux; `ENOMEM` when there is no memory for the records of a cut, and then
+  ///   nothing has changed.
   public func unmap(at start: Address, length: UInt64) throws(Errno) {
     let before = LockMap.enter(.unmap)
     defer { LockMap.leave(before) }
@@ -48,15 +49,18 @@ extension AddressSpace {
   }
 
   /// The same, of a part of what is held, whose words are locked. The thread is pinned.
+  ///
+  /// - Parameter whenRemoved: called under the hold once nothing can refuse any more.
   @inline(__always)
   func removeHeld(
-    _ range: AddressRange, _ hold: consuming WriteHold, _ context: Context
+    _ range: AddressRange, _ hold: consuming WriteHold, _ context: Context,
+    whenRemoved: () -> Void = {}
   ) throws(Errno) {
     var change = LayoutChange()
     var failure: Errno?
     do throws(Errno) {
       // Seals end with the space.
-      if hold.core.operation != .exit { try refuseSealed(range) }
+      if hold.core.operation != .exit { try refuseSealed(range, hold, context, &change) }
       try refuseCut(range)
       // Teardown cuts nothing.
       let granted =
@@ -67,6 +71,7 @@ extension AddressSpace {
       let areas = granted.areas(of: 1)
       defer { settle(granted, &change, since: LayoutCounts(), context) }
       try layout.pointee.remove(range, areas: areas, hold, context, &change)
+      whenRemoved()
     } catch {
       failure = error
     }

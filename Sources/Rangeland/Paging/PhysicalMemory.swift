@@ -12,13 +12,15 @@ import SystemPackage
 /// Memory is reserved at once and committed by the operating system when it is first used. Several
 /// address spaces may share one physical memory; it lives until the last of them is gone.
 ///
-/// Safe to share between threads: both pointers are set once, and what they point to synchronises
+/// Safe to share between threads: all parts are set once, and what they point to synchronises
 /// itself.
 public final class PhysicalMemory: @unchecked Sendable {
   /// Node memory and epochs. Set once.
   let reclaimer: UnsafeMutablePointer<Reclaimer>
   /// Frames. Set once.
   let arena: UnsafeMutablePointer<FrameArena>
+  /// Memory policies by number: spaces that share objects share their policies. A latch of their own.
+  let policies: MemoryPolicies
 
   /// Frames in 16 GiB.
   public static var defaultFrameLimit: Int { 4 << 20 }
@@ -36,8 +38,14 @@ public final class PhysicalMemory: @unchecked Sendable {
       Reclaimer.destroy(reclaimer)
       throw Errno.noMemory
     }
+    guard let policies = MemoryPolicies.make() else {
+      FrameArena.destroy(arena)
+      Reclaimer.destroy(reclaimer)
+      throw Errno.noMemory
+    }
     self.reclaimer = reclaimer
     self.arena = arena
+    self.policies = policies
   }
 
   deinit {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The memory policies of a space by number, as VMA flags carry them, and those of its threads.
+// The memory policies of all spaces with one physical memory by number, as VMA flags and shared objects carry them.
 //
 // Policies are equal exactly when their numbers are, so VMAs merge by their flags alone. A number stays for the
-// life of the space: there are few different ones.
+// life of the memory: there are few different ones.
 //
-// Memory of one piece, reserved with the space and committed as it is touched, all zero at first: policies by number,
-// chains of numbers by hash, and one entry for each thread index. So nothing is allocated when a policy is set.
+// Memory of one piece, reserved with the physical memory and committed as it is touched, all zero at first: policies by
+// number, and chains of numbers by hash. So nothing is allocated when a policy is set.
 
 import CRangeland
 import RangeLocks
@@ -21,23 +21,12 @@ final class MemoryPolicies: @unchecked Sendable {
   private let nexts: UnsafeMutablePointer<UInt16>
   /// The first number of each hash; 0 = none.
   private let firsts: UnsafeMutablePointer<UInt16>
-  /// Each is used by the thread that has the index.
-  private let threads: UnsafeMutablePointer<OfThread>
   /// Numbers in use.
   private var count = 1
 
-  private struct OfThread {
-    /// The kernel's number: an index is used again by another thread, which has no policy yet.
-    var thread: Int32
-    var policy: MemoryPolicy
-  }
-
   private static var capacity: Int { 1 << 16 }
   private static var linksOffset: Int { capacity * MemoryLayout<MemoryPolicy>.stride }
-  private static var threadsOffset: Int { linksOffset + 2 * capacity * 2 }
-  private static var byteCount: Int {
-    threadsOffset + Int(RL_MAX_THREADS) * MemoryLayout<OfThread>.stride
-  }
+  private static var byteCount: Int { linksOffset + 2 * capacity * 2 }
 
   /// Empty books; `nil` without memory.
   static func make() -> MemoryPolicies? {
@@ -51,22 +40,11 @@ final class MemoryPolicies: @unchecked Sendable {
       .bindMemory(to: UInt16.self, capacity: 2 * Self.capacity)
     nexts = links
     firsts = links + Self.capacity
-    threads = (memory + Self.threadsOffset)
-      .bindMemory(to: OfThread.self, capacity: Int(RL_MAX_THREADS))
     // Zero is the default policy, but its representation is the compiler's: written out.
     policies[0] = .default
   }
 
   deinit { _ = rl_release(policies, Self.byteCount) }
-
-  init() {}
-
-  /// For a fork: the same, by the same numbers.
-  init(copying other: MemoryPolicies) {
-    other.latch.lock(.innermost)
-    (policies, numbers, ofThreads) = (other.policies, other.numbers, other.ofThreads)
-    other.latch.unlock(.innermost)
-  }
 
   /// The number of a policy, made if need be.
   ///
@@ -99,14 +77,5 @@ final class MemoryPolicies: @unchecked Sendable {
     latch.lock(.innermost)
     defer { latch.unlock(.innermost) }
     return policies[Int(number)]
-  }
-
-  /// The calling thread's.
-  var ofThread: MemoryPolicy {
-    get {
-      let own = threads + Int(rl_thread_index())
-      return own.pointee.thread == rl_gettid() ? own.pointee.policy : .default
-    }
-    set { threads[Int(rl_thread_index())] = OfThread(thread: rl_gettid(), policy: newValue) }
   }
 }

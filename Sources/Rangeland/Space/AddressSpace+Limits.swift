@@ -24,7 +24,11 @@ extension AddressSpace {
         LockMap.observe(.accounting, .credit, .write)
         counters.setLimit(.totalVM, pages(newValue.addressSpace))
         counters.setLimit(.dataVM, pages(newValue.data))
-        counters.setLimit(.lockedVM, pages(newValue.lockedMemory))
+        let canLock = newValue.canLockBeyondLimit
+        counters.setLimit(
+          .lockedVM, canLock ? SpaceCounters.unlimited : pages(newValue.lockedMemory))
+        mayLock.store(canLock || newValue.lockedMemory != 0, ordering: .relaxed)
+        canLockBeyondLimit.store(canLock, ordering: .relaxed)
         // One more than the limit is reached: `map` looks before, not after.
         counters.setLimit(
           .mapCount,

@@ -43,8 +43,8 @@ public final class AddressSpace: @unchecked Sendable {
   let files: FileObjectsRef
   /// Special mappings that were inserted. A latch of their own.
   let specials: SpecialMappings
-  /// Memory policies by number. A latch of their own.
-  let policies: MemoryPolicies
+  /// Memory policies of threads. Each is its thread's.
+  let threadPolicies: ThreadPolicies
   /// Whether anything was ever sealed, so that others need not look for seals. Set under a hold of the sealed
   /// range, never cleared.
   let hasSeals = Atomic<Bool>(false)
@@ -54,14 +54,14 @@ public final class AddressSpace: @unchecked Sendable {
   let heap = Heap()
   /// The markers of a program, but for the heap's, which stand in `heap`. Changed under the space lock for writing
   /// over the whole space; the latch keeps readers from a mix.
-  let notes = Mutex(ProgramMarkers())
+  let notes: Mutex<ProgramMarkers>
   /// The owner's word. Changed under the space lock for writing over the whole space.
   let opaque = Atomic<UInt64>(0)
   /// Where the mapping stands that is a program's vdso, 0 = nowhere. Changed under a hold of the mapping.
   let vdso = Atomic<UInt64>(0)
   /// The limits, as they were set. What operations look at is beside it.
   let settings: Mutex<Limits>
-  /// Whether operations have to ask before they change anything. Written with `settings`, as the next three.
+  /// Whether operations have to ask before they change anything. Written with `settings`, as the next five.
   let isLimited = Atomic<Bool>(false)
   /// Pages that one mapping may be promised under `Overcommit.heuristic`.
   let largestPromise = Atomic<UInt64>(.max)
@@ -69,6 +69,13 @@ public final class AddressSpace: @unchecked Sendable {
   let heapLimit = Atomic<UInt64>(.max)
   /// Bytes of one stack.
   let stackLimit = Atomic<UInt64>(.max)
+  /// Whether anything may be locked at all.
+  let mayLock = Atomic<Bool>(true)
+  /// Whether locks have no limit.
+  let canLockBeyondLimit = Atomic<Bool>(false)
+  /// The locks that new mappings get, as flags (Linux `def_flags`, M10). Written under the space lock over the whole
+  /// space for writing; read under a hold of the new mapping's range.
+  let futureLock = Atomic<UInt64>(0)
   /// Number in the reverse map. Immutable.
   let identity: UInt64
   /// Where tests stop operations.
@@ -100,13 +107,13 @@ public final class AddressSpace: @unchecked Sendable {
     policy: LockPolicy = .ranged, placement: Placement = .linux, memory: PhysicalMemory? = nil,
     limits: Limits = Limits(), vmaCache: Bool = false, statistics: Bool = false
   ) throws(Errno) {
-    try self.init(policy, placement, memory, limits, statistics, forkedFrom: nil)
+    try self.init(policy, placement, memory, limits, vmaCache, statistics, forkedFrom: nil)
   }
 
-  /// An empty space; one that is to be a copy of `parent` has its files, special mappings and policies.
+  /// An empty space; one that is to be a copy of `parent` has its files, special mappings and notes.
   init(
     _ policy: LockPolicy, _ placement: Placement, _ memory: PhysicalMemory?, _ limits: Limits,
-    _ statistics: Bool, forkedFrom parent: AddressSpace?
+    _ vmaCache: Bool, _ statistics: Bool, forkedFrom parent: AddressSpace?
   ) throws(Errno) {
     let memory = if let memory { memory } else { try PhysicalMemory() }
     let context = memory.reclaimer.context()
@@ -129,7 +136,7 @@ public final class AddressSpace: @unchecked Sendable {
       tables.destroy(memory.arena, context)
       throw .noMemory
     }
-    guard let policies = MemoryPolicies.make() else {
+    guard let threadPolicies = ThreadPolicies.make() else {
       LayoutTree.destroy(layout)
       counters.destroy()
       accessors.destroy()
@@ -137,7 +144,7 @@ public final class AddressSpace: @unchecked Sendable {
       throw .noMemory
     }
     self.memory = memory
-    self.policies = policies
+    self.threadPolicies = threadPolicies
     self.placement = placement
     self.tables = tables
     self.accessors = accessors
@@ -147,11 +154,11 @@ public final class AddressSpace: @unchecked Sendable {
       parent.files.retain()
       files = parent.files
       specials = SpecialMappings(copying: parent.specials)
-      policies = MemoryPolicies(copying: parent.policies)
+      notes = Mutex(parent.notes.withLock { $0 })
     } else {
       files = FileObjects.make()
       specials = SpecialMappings()
-      policies = MemoryPolicies()
+      notes = Mutex(ProgramMarkers())
     }
     identity = Self.nextIdentity.add(1, ordering: .relaxed).oldValue
     reclaimer = memory.reclaimer

@@ -3,14 +3,16 @@
 // What a space may use at most.
 
 /// Limits of a space (Linux `RLIMIT_AS`, `RLIMIT_DATA`, `RLIMIT_MEMLOCK`, `RLIMIT_STACK`, `vm.max_map_count`,
-/// `vm.overcommit_memory`). `nil` = none.
+/// `vm.overcommit_memory`, and the capability to lock memory). `nil` = none.
 public struct Limits: Sendable, Hashable {
   /// Bytes of all mappings, those without rights included.
   public var addressSpace: UInt64?
   /// Bytes of private writable mappings that are no stacks, and of the heap.
   public var data: UInt64?
-  /// Bytes of locked mappings.
+  /// Bytes of locked mappings. 0: nothing may be locked, not even once more, `EPERM`.
   public var lockedMemory: UInt64?
+  /// Whether `lockedMemory` refuses nothing (Linux `CAP_IPC_LOCK`).
+  public var canLockBeyondLimit = false
   /// Bytes of one stack that grows.
   public var stack: UInt64?
   /// Mappings. As in Linux one more is reached, because `map` is refused only beyond the limit; changes
@@ -24,8 +26,10 @@ public struct Limits: Sendable, Hashable {
 
   public init(
     addressSpace: UInt64? = nil, data: UInt64? = nil, lockedMemory: UInt64? = nil,
-    stack: UInt64? = nil, mappingCount: Int? = nil, overcommit: Overcommit = .always
+    stack: UInt64? = nil, mappingCount: Int? = nil, overcommit: Overcommit = .always,
+    canLockBeyondLimit: Bool = false
   ) {
+    self.canLockBeyondLimit = canLockBeyondLimit
     (self.addressSpace, self.data, self.lockedMemory) = (addressSpace, data, lockedMemory)
     (self.stack, self.mappingCount, self.overcommit) = (stack, mappingCount, overcommit)
   }

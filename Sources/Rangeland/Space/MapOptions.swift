@@ -14,6 +14,10 @@ public struct MapOptions: OptionSet, Sendable, Hashable {
   @inlinable public static var below2GiB: MapOptions { MapOptions(rawValue: 2) }
   /// Its pages are not promised: see `Overcommit` (`MAP_NORESERVE`).
   @inlinable public static var noReserve: MapOptions { MapOptions(rawValue: 4) }
+  /// Locked, and its pages brought in, as far as they can be (`MAP_LOCKED`): see `lockMemory`.
+  @inlinable public static var locked: MapOptions { MapOptions(rawValue: 16) }
+  /// Its pages are brought in, as far as they can be (`MAP_POPULATE`).
+  @inlinable public static var populate: MapOptions { MapOptions(rawValue: 32) }
   /// Holds the stack of a thread: never pages of more than 4 KiB (`MAP_STACK`).
   @inlinable public static var stack: MapOptions { MapOptions(rawValue: 8) }
 }

@@ -22,6 +22,7 @@ struct AccessCall: CallDefinition {
   var edgeWeight: UInt64 { 1 }
 
   func ordinary(_ generator: inout ScriptGenerator, _ subject: any VerifySubject) -> VerifyCall {
+    if generator.random.chance(6), let below = belowStack(&generator, subject) { return below }
     let (window, offset) = generator.place(subject)
     let size: UInt64 = generator.random.pick([8, 8, 8, 4, 2, 1])
     let inside = generator.random.pick(
@@ -33,9 +34,31 @@ struct AccessCall: CallDefinition {
       value: isStore ? generator.random.next() : 0)
   }
 
+  /// Below a stack, often where the gap that it needs to the mapping below ends.
+  private func belowStack(
+    _ generator: inout ScriptGenerator, _ subject: any VerifySubject
+  ) -> VerifyCall? {
+    let window = generator.random.pick([.high, .high, .heap, .low] as [VerifyWindow])
+    let start = generator.absolute(window, 0)
+    let mappings = subject.mappings(start, start + generator.room(window, 0))
+    let stacks = mappings.indices.filter { subject.flagNames(mappings[$0].start).contains("gd") }
+    guard !stacks.isEmpty else { return nil }
+    let index = generator.random.pick(stacks)
+    let stack = mappings[index]
+    var at = stack.start &- (1 + generator.random.below(6)) * 4096
+    if index > 0, generator.random.chance(60) {
+      at = mappings[index - 1].end + (255 + generator.random.below(3)) * 4096
+    }
+    guard at >= start, at < stack.start else { return nil }
+    return VerifyCall(
+      kind, VerifyAddress(window, at - start), 8, value: isStore ? generator.random.next() : 0)
+  }
+
   func edge(_ generator: inout ScriptGenerator) -> VerifyCall {
     var (address, _) = generator.edgeRange()
     address.offset &= ~7
+    // That no address of a program is like.
+    if generator.random.chance(20) { address = VerifyAddress(nil, 1 << 62) }
     return VerifyCall(kind, address, 8, value: isStore ? generator.random.next() : 0)
   }
 

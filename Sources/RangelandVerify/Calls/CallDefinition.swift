@@ -23,6 +23,8 @@ protocol CallDefinition: Sendable {
   var weight: UInt64 { get }
   /// The same among the calls from arithmetic edges; 0 = it has none.
   var edgeWeight: UInt64 { get }
+  /// Whether only every sixth script has calls of the kind, and then often.
+  var isForSomeScripts: Bool { get }
   /// The kinds that are made too when a run is restricted to this one.
   var needs: [VerifyCall.Kind] { get }
   func ordinary(_ generator: inout ScriptGenerator, _ subject: any VerifySubject) -> VerifyCall
@@ -84,6 +86,8 @@ extension CallDefinition {
   ) -> KernelProcess.AddressPair? { nil }
 
   var keepsWhatItDid: Bool { false }
+
+  var isForSomeScripts: Bool { false }
 
   func isComparable(_ call: VerifyCall, _ subject: any VerifySubject) -> Bool { true }
 

@@ -9,14 +9,22 @@ extension VerifyCall {
   public enum Kind: String, CaseIterable, Sendable {
     case exit
     case fork
+    case brk
+    case capset
     case getPolicy = "get_mempolicy"
     case load
     case madvise
     case mbind
     case mincore
+    case mlock
+    case mlock2
+    case mlockall
     case mmap
     case mprotect
     case mremap
+    case mseal
+    case munlock
+    case munlockall
     case munmap
     case setrlimit
     case store
@@ -26,14 +34,22 @@ extension VerifyCall {
       switch self {
       case .exit: ExitCall()
       case .fork: ForkCall()
+      case .brk: BreakCall()
+      case .capset: PrivilegeCall()
       case .getPolicy: PolicyCall()
       case .load: AccessCall(isStore: false)
       case .madvise: AdviseCall()
       case .mbind: BindCall()
       case .mincore: ResidencyCall()
+      case .mlock: LockCall(kind: .mlock)
+      case .mlock2: LockCall(kind: .mlock2)
+      case .mlockall: LockAllCall(unlocks: false)
       case .mmap: MapCall()
       case .mprotect: ProtectCall()
       case .mremap: RemapCall()
+      case .mseal: SealCall()
+      case .munlock: LockCall(kind: .munlock)
+      case .munlockall: LockAllCall(unlocks: true)
       case .munmap: UnmapCall()
       case .setrlimit: LimitCall()
       case .store: AccessCall(isStore: true)

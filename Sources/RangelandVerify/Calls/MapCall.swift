@@ -9,10 +9,13 @@ import SystemPackage
 struct MapCall: CallDefinition {
   static var growsDown: UInt64 { 0x100 }
   static var below2GiB: UInt64 { 0x40 }
+  static var locked: UInt64 { 0x2000 }
+  static var populate: UInt64 { 0x8000 }
   /// MAP_NORESERVE, MAP_STACK, MAP_NONBLOCK, MAP_DENYWRITE, MAP_EXECUTABLE.
   static var others: [UInt64] { [0x4000, 0x2_0000, 0x1_0000, 0x800, 0x1000] }
   static var known: UInt64 {
     VerifyCall.anonymous | VerifyCall.fixed | VerifyCall.fixedNoReplace | growsDown | below2GiB
+      | locked | populate
       | others.reduce(0, |)
   }
 
@@ -39,6 +42,14 @@ struct MapCall: CallDefinition {
     if generator.random.chance(2) { flags |= Self.growsDown }
     if generator.random.chance(5) { flags |= generator.random.pick(Self.others) }
     if generator.random.chance(5) { flags |= Self.below2GiB }
+    if generator.random.chance(8) {
+      flags |= generator.random.pick([Self.locked, Self.locked, Self.populate])
+    }
+    if flags & Self.growsDown != 0, generator.random.chance(60),
+      let stack = stackAbove(&generator, subject, flags)
+    {
+      return stack
+    }
     let rights = generator.rights()
     switch generator.random.below(38) {
     case 0..<18:
@@ -59,6 +70,21 @@ struct MapCall: CallDefinition {
         .mmap, VerifyAddress(nil, 0), generator.random.chance(20) ? large * 4096 : length,
         protection: rights, flags: flags)
     }
+  }
+
+  /// A stack that begins a little more than the gap that it needs above a mapping.
+  private func stackAbove(
+    _ generator: inout ScriptGenerator, _ subject: any VerifySubject, _ flags: UInt64
+  ) -> VerifyCall? {
+    guard flags & VerifyCall.typeMask == VerifyCall.private,
+      let below = generator.mapped(subject)
+    else { return nil }
+    let offset = below.offset + below.length + (257 + generator.random.below(12)) * 4096
+    let room = generator.room(below.window, 0)
+    guard offset + 4 * 4096 <= room else { return nil }
+    return VerifyCall(
+      .mmap, VerifyAddress(below.window, offset), (1 + generator.random.below(3)) * 4096,
+      protection: 3, flags: flags | VerifyCall.fixed)
   }
 
   func edge(_ generator: inout ScriptGenerator) -> VerifyCall {
@@ -100,6 +126,9 @@ struct MapCall: CallDefinition {
   ) -> Bool {
     // How far a stack grows, and where a low mapping goes, others decide.
     if call.flags & (Self.growsDown | Self.below2GiB) != 0 { return false }
+    if call.flags & Self.locked != 0, !subject.mayLock((call.length &+ 4095) >> 12, areas) {
+      return false
+    }
     guard let length = call.roundedLength, length != 0, length < 1 << 40 else { return true }
     let start = call.at & ~4095
     guard call.at < Address.spaceEnd else { return call.isFixed }
@@ -119,6 +148,8 @@ struct MapCall: CallDefinition {
   // MARK: coverage
 
   func coverageName(_ call: VerifyCall) -> String {
+    if call.flags & Self.locked != 0 { return "mmap-locked" }
+    if call.flags & Self.populate != 0 { return "mmap-populate" }
     if call.isNoReplace { return "mmap-noreplace" }
     if call.isFixed { return "mmap-fixed" }
     return call.at == 0 ? "mmap" : "mmap-hint"
@@ -143,13 +174,15 @@ struct MapCall: CallDefinition {
       if before != "hole" { list.append(.init("mmap-noreplace", "EEXIST", before: before, 2)) }
     }
     for joined in Coverage.joints {
-      list.append(.init("mmap-fixed", "ok", joined: joined, 10))
+      list.append(.init("mmap-fixed", "ok", joined: joined, joined == "both" ? 3 : 10))
     }
     return list + [
       .init("mmap", "ok", 100).withOneThread, .init("mmap", "ENOMEM", 1).withOneThread,
       .init("mmap-hint", "ok", 100),
       .init("mmap-hint", "EINVAL", 1).withOneThread, .init("mmap-noreplace", "ok", 50),
       .init("mmap-fixed", "EINVAL", 2), .init("mmap-fixed", "ENOMEM", 5),
+      .init("mmap-locked", "ok", 20), .init("mmap-locked", "EAGAIN", 2).withOneThread,
+      .init("mmap-populate", "ok", 20),
     ]
   }
 }

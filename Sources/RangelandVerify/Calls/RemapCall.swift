@@ -120,11 +120,21 @@ struct RemapCall: CallDefinition {
     if call.flags & Self.fixed != 0 { return true }
     if call.flags & Self.keepsSource != 0 { return false }
     if arguments.newLength <= arguments.length { return true }
+    // The limit of locked memory is everybody's.
+    if subject.flagNames(call.at).contains("lo") { return false }
     // Where it goes if it cannot grow depends on all; whether it can, on what is beyond the area.
     return call.flags & Self.mayMove == 0
       && areas.contains {
         $0.start <= call.at && call.at <= $0.end && arguments.newLength <= $0.end - call.at
       }
+  }
+
+  /// What stays of locked memory whose pages have moved is counted as locked for ever in Linux (docs/linux.md).
+  func isComparable(_ call: VerifyCall, _ subject: any VerifySubject) -> Bool {
+    if call.flags & Self.keepsSource == 0 { return true }
+    let end = call.at.addingReportingOverflow(call.length)
+    return !subject.mappings(call.at, end.overflow ? Address.spaceEnd : end.partialValue)
+      .contains { subject.flagNames($0.start).contains("lo") }
   }
 
   func near(_ call: VerifyCall) -> [NearPlace] {

@@ -54,4 +54,6 @@ final class SpaceFamily: VerifySubject {
   func sizes() -> VerifySizes { member.sizes() }
 
   func fork() -> (any VerifySubject)? { member.fork() }
+
+  func flagNames(_ address: UInt64) -> [String] { member.flagNames(address) }
 }

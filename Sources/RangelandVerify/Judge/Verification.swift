@@ -83,7 +83,8 @@ public struct Verification {
       throw VerifyError("no memory for address spaces: \(error)")
     }
     return Judge(kernel, aside: aside) { () throws(VerifyError) in
-      let subject = try SpaceSubject(windows: kernel.windows, policy: policy, memory: memory)
+      let subject = try SpaceSubject(
+        windows: kernel.windows, policy: policy, memory: memory, heapBefore: kernel.heapBefore)
       return mistake.map { $0.make(subject) } ?? subject
     }
   }

@@ -27,7 +27,9 @@ public struct VerifyOutcome: Sendable, Hashable, CustomStringConvertible {
 
   /// Whether the call did what it was asked; of a load the value may be anything.
   func succeeded(_ call: VerifyCall) -> Bool {
-    call.isAccess ? signal == 0 : result >= 0
+    // The break says where it is, which is not where it was to go.
+    if call.kind == .brk { return UInt64(bitPattern: result) == call.at }
+    return call.isAccess ? signal == 0 : result >= 0
   }
 
   /// The error's or the signal's name, as coverage lists it.
@@ -41,9 +43,10 @@ public struct VerifyOutcome: Sendable, Hashable, CustomStringConvertible {
       default: return "signal \(signal)/\(code)"
       }
     }
-    if result >= 0 { return "ok" }
+    if result >= 0 { return succeeded(call) ? "ok" : "stays" }
     return switch result {
     case -1: "EPERM"
+    case -11: "EAGAIN"
     case -12: "ENOMEM"
     case -14: "EFAULT"
     case -17: "EEXIST"

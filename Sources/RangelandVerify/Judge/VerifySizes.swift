@@ -14,6 +14,8 @@ public struct VerifySizes: Sendable, Hashable, CustomStringConvertible {
   public var stack = 0
   /// `VmLck`.
   public var locked = 0
+  /// 1 = what lies outside the windows is locked too; it is not in `locked`.
+  public var outsideLocks = 0
   /// `RssAnon`.
   public var residentAnonymous = 0
   /// `RssShmem`. The kernel maps pages around a shared page that is read, so it may have more.
@@ -22,7 +24,8 @@ public struct VerifySizes: Sendable, Hashable, CustomStringConvertible {
   public var mappings = 0
 
   public var description: String {
-    "VmSize \(virtual) VmData \(data) VmExe+VmLib \(executable) VmStk \(stack) VmLck \(locked) "
+    "VmSize \(virtual) VmData \(data) VmExe+VmLib \(executable) VmStk \(stack) VmLck \(locked)"
+      + (outsideLocks != 0 ? " and all else " : " ")
       + "RssAnon \(residentAnonymous) RssShmem \(residentShared) pages, \(mappings) mappings"
   }
 
@@ -30,6 +33,16 @@ public struct VerifySizes: Sendable, Hashable, CustomStringConvertible {
     var rest = all
     for path in Self.paths { rest[keyPath: path] -= part[keyPath: path] }
     return rest
+  }
+
+  /// The same, with the locks of what lies outside the windows told apart, if those are locked: so many pages that
+  /// nobody locks as many in the windows.
+  func withoutLocks(outside: Int) -> VerifySizes {
+    if outside == 0 || locked < outside { return self }
+    var sizes = self
+    sizes.locked -= outside
+    sizes.outsideLocks = 1
+    return sizes
   }
 
   private static var paths: [WritableKeyPath<VerifySizes, Int>] {

@@ -20,6 +20,19 @@ public protocol VerifySubject: AnyObject {
   func sizes() -> VerifySizes
   /// A copy; `nil` without memory.
   func fork() -> (any VerifySubject)?
+  /// The attributes of the mapping at an address by Linux's two letters; none if there is no mapping. The kernel's side
+  /// is not asked: for who makes calls up.
+  func flagNames(_ address: UInt64) -> [String]
+}
+
+extension VerifySubject {
+  /// Pages of locked mappings in a range.
+  func lockedPages(_ range: KernelProcess.AddressPair) -> UInt64 {
+    mappings(range.start, range.end).reduce(0) { sum, mapping in
+      if !flagNames(mapping.start).contains("lo") { return sum }
+      return sum + (min(range.end, mapping.end) - max(range.start, mapping.start)) / 4096
+    }
+  }
 }
 
 /// An address space whose addresses outside the windows are taken, as the helper's are.
@@ -27,12 +40,21 @@ public final class SpaceSubject: VerifySubject {
   let space: AddressSpace
   private var baseline = VerifySizes()
 
-  /// - Parameter memory: shared by the spaces of successive scripts.
+  /// - Parameters:
+  ///   - memory: shared by the spaces of successive scripts.
+  ///   - heapBefore: bytes of the heap below its window.
   public init(
-    windows: [KernelProcess.AddressPair], policy: LockPolicy, memory: PhysicalMemory
+    windows: [KernelProcess.AddressPair], policy: LockPolicy, memory: PhysicalMemory,
+    heapBefore: UInt64 = 0
   ) throws(VerifyError) {
     do throws(Errno) {
       space = try AddressSpace(policy: policy, memory: memory)
+      if windows.count > VerifyWindow.heap.rawValue {
+        // The heap begins below its window, where other things stand then.
+        let start = windows[VerifyWindow.heap.rawValue].start
+        space.heapStart = start - heapBefore
+        space.setBreak(to: start)
+      }
       var start: UInt64 = 4096
       for window in windows.sorted(by: { $0.start < $1.start }) {
         try Self.take(space, start, window.start)
@@ -40,10 +62,9 @@ public final class SpaceSubject: VerifySubject {
       }
       try Self.take(space, start, Address.spaceEnd)
       // The helper has inherited this process's.
-      var stack = rlimit()
-      if getrlimit(__rlimit_resource_t(RLIMIT_STACK.rawValue), &stack) == 0 {
-        space.limits.stack = UInt64(stack.rlim_cur)
-      }
+      space.limits.stack = LimitCall.highest(LimitCall.stack)
+      let locks = LimitCall.highest(LimitCall.lockedMemory)
+      space.limits.lockedMemory = locks == .max ? nil : locks
     } catch {
       throw VerifyError("an address space cannot be made: \(error)")
     }
@@ -100,7 +121,11 @@ public final class SpaceSubject: VerifySubject {
   }
 
   public func sizes() -> VerifySizes {
-    absoluteSizes() - baseline
+    (absoluteSizes() - baseline).withoutLocks(outside: baseline.virtual)
+  }
+
+  public func flagNames(_ address: UInt64) -> [String] {
+    space.mapping(at: address)?.flagNames ?? []
   }
 
   private func absoluteSizes() -> VerifySizes {

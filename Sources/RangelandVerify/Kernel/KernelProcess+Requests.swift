@@ -62,6 +62,7 @@ extension KernelProcess {
     }
     let definition = call.kind.definition
     current = call.space
+    if call.kind == .mseal { hasSeals = true }
     post(definition.request(call.rebased(baseline)), near: definition.near(call))
   }
 
@@ -102,6 +103,17 @@ extension KernelProcess {
   func endCurrent() throws(VerifyError) {
     post(KP_EXIT)
     try finish()
+  }
+
+  /// Locks everything that there is outside the windows, and ends that again; the number of pages.
+  func lockEverything() throws(VerifyError) -> Int {
+    post(KP_PRIVILEGE, 1)
+    try finish()
+    post(KernelRequest(KP_SYS_mlockall, 1), near: [])
+    try finish()
+    let pages = try absoluteSizes().locked
+    try reset()
+    return pages
   }
 
   // MARK: listings

@@ -14,11 +14,13 @@ import SystemPackage
 /// The running kernel, behind a process whose mappings are a script's alone, and the copies that the script makes of
 /// it. For one thread at a time.
 public final class KernelProcess {
-  private let channels: UnsafeMutablePointer<kp_channel>
-  private let first: pid_t
+  private var channels: UnsafeMutablePointer<kp_channel>
+  private var first: pid_t
   /// Which of the processes is asked: 0 is the one that was started, others are copies.
   var current = 0
   private var isAlive = true
+  /// Whether something was sealed, which nothing but the end of the helper undoes.
+  var hasSeals = false
   /// Mappings outside the windows, known after the first reset.
   var outside: Int64?
   private var baselines = [VerifySizes](repeating: VerifySizes(), count: Int(KP_PROCESSES))
@@ -33,8 +35,13 @@ public final class KernelProcess {
     set { baselines[current] = newValue }
   }
 
-  /// The windows, by `VerifyWindow.rawValue`.
-  public let windows: [AddressPair]
+  /// Pages outside the windows that are locked when all is; 0 = that is never allowed.
+  private(set) var lockableOutside = 0
+  /// What counts as data of the break before it reaches its window, beyond the data outside the windows, in bytes.
+  private(set) var heapBefore: UInt64 = 0
+
+  /// The windows, by `VerifyWindow.rawValue`. Of another helper, which `restart` starts, they are others.
+  public private(set) var windows: [AddressPair]
 
   public struct AddressPair: Sendable, Hashable {
     public var start: UInt64
@@ -45,7 +52,21 @@ public final class KernelProcess {
   ///
   /// - Throws: when there is none, or it cannot run here: `PROCMAP_QUERY` needs Linux 6.11.
   public init() throws(VerifyError) {
-    let path = try Self.helperPath()
+    (channels, first) = try Self.start()
+    windows = []
+    try setUp()
+  }
+
+  /// Ends the helper and starts another.
+  func restart() throws(VerifyError) {
+    end()
+    (channels, first) = try Self.start()
+    (isAlive, hasSeals, current, copies, outside) = (true, false, 0, [], nil)
+    try setUp()
+  }
+
+  private static func start() throws(VerifyError) -> (UnsafeMutablePointer<kp_channel>, pid_t) {
+    let path = try helperPath()
     let descriptor = kp_make_channel()
     if descriptor < 0 { throw VerifyError("memfd_create: \(Errno(rawValue: -descriptor))") }
     let memory = mmap(
@@ -54,7 +75,7 @@ public final class KernelProcess {
       close(descriptor)
       throw VerifyError("the channel cannot be mapped: \(Errno(rawValue: errno))")
     }
-    channels = memory.assumingMemoryBound(to: kp_channel.self)
+    let channels = memory.assumingMemoryBound(to: kp_channel.self)
     var child: pid_t = 0
     let status = path.withPlatformString { path in
       "\(descriptor)".withPlatformString { number in
@@ -70,11 +91,14 @@ public final class KernelProcess {
       munmap(memory, Self.channelBytes)
       throw VerifyError("\(path) cannot be started: \(Errno(rawValue: status))")
     }
-    first = child
+    return (channels, child)
+  }
+
+  private func setUp() throws(VerifyError) {
     var tries = 0
     while kp_wait(&channels.pointee.state, UInt32(KP_STARTING), 100) == UInt32(KP_STARTING) {
       tries += 1
-      if tries > 300 || Self.hasEnded(child) { break }
+      if tries > 300 || Self.hasEnded(first) { break }
     }
     windows = withUnsafeBytes(of: &channels.pointee.windows) {
       $0.bindMemory(to: kp_window.self).map { AddressPair(start: $0.start, end: $0.end) }
@@ -88,6 +112,8 @@ public final class KernelProcess {
         "the kernel helper cannot run here: \(message.isEmpty ? "it ended" : message)")
     }
     try reset()
+    heapBefore = try lengthOfHeap() - UInt64(baseline.data) * 4096
+    lockableOutside = channel.pointee.may_lock != 0 ? try lockEverything() : 0
   }
 
   deinit { end() }

@@ -69,9 +69,12 @@ private final class MistakenLimits: MistakenSubject {
   }
 
   private func set(_ call: VerifyCall) -> VerifyOutcome {
-    if call.at == LimitCall.data { dataLimit = call.length } else { sizeLimit = call.length }
+    if call.at == LimitCall.data { dataLimit = call.length }
+    if call.at == LimitCall.addressSpace { sizeLimit = call.length }
     var call = call
-    if mistake == .limitOffByOne && call.length != .max { call.length += 1 }
+    if mistake == .limitOffByOne && call.length != .max && call.at != LimitCall.stack {
+      call.length += 1
+    }
     return super.perform(call)
   }
 

@@ -62,4 +62,5 @@ class MistakenSubject: VerifySubject {
 
   /// The child makes no mistakes.
   func fork() -> (any VerifySubject)? { inner.fork() }
+  func flagNames(_ address: UInt64) -> [String] { inner.flagNames(address) }
 }

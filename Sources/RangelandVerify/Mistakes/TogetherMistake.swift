@@ -71,6 +71,8 @@ private final class MistakenTogether: VerifySubject {
 
   func presentPages(_ start: UInt64, _ end: UInt64) -> [UInt64] { inner.presentPages(start, end) }
 
+  func flagNames(_ address: UInt64) -> [String] { inner.flagNames(address) }
+
   func hash(_ page: UInt64) -> UInt64? { inner.hash(page) }
 
   func sizes() -> VerifySizes {

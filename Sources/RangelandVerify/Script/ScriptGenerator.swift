@@ -36,6 +36,9 @@ struct ScriptGenerator {
     self.areas = areas ?? windows
     self.thread = thread
     isRestricted = areas != nil
+    // In every script where they are all that is wanted.
+    let hasRare = random.chance(18) || kinds.count < VerifyCall.Kind.allCases.count
+    let kinds = hasRare ? kinds : kinds.filter { !$0.definition.isForSomeScripts }
     var ordinary = Weighted(kinds) { $0.weight }
     let needed = Set(kinds.flatMap { $0.definition.needs }).subtracting(kinds)
     let share = max(1, ordinary.total / UInt64(2 * max(1, needed.count)))
@@ -61,7 +64,7 @@ struct ScriptGenerator {
     let members = subject.all
     if members.count > 1 { subject.current = random.pick(members) }
     while true {
-      let edge = random.chance(3) ? edgeKinds.pick(&random) : nil
+      let edge = random.chance(4) ? edgeKinds.pick(&random) : nil
       let definition = (edge ?? ordinaryKinds.pick(&random)!).definition
       // The same kind again when a call cannot be made, so that kinds keep their shares; but not for ever.
       for _ in 0..<20 {

@@ -15,6 +15,7 @@ import Testing
     case protectMiddle, protectEdge, protectWhole, substituteFile, firstFault, laterFault,
       sharedFault
     case remapFixed, remapInPlace, remapAnywhere, remapKeep
+    case lockMiddle, unlockMiddle, lockOnFault, breakUp, breakDown
 
     func run(_ space: AddressSpace) throws {
       switch self {
@@ -45,6 +46,14 @@ import Testing
         _ = try space.remap(at: base + 32 * page, length: 8 * page, to: 9 * page, .inPlace)
       case .remapAnywhere:
         _ = try space.remap(at: base + 32 * page, length: 8 * page, to: 12 * page)
+      case .lockMiddle: try space.lockMemory(at: base + 34 * page, length: page)
+      case .unlockMiddle: try space.unlockMemory(at: base + 521 * page, length: page)
+      case .lockOnFault:
+        try space.lockMemory(at: base + 33 * page, length: 2 * page, onFault: true)
+      case .breakUp, .breakDown:
+        let wanted = base + (self == .breakUp ? 802 : 798) * page
+        // A break that cannot move says so by staying.
+        if space.setBreak(to: wanted) != wanted { throw Errno.noMemory }
       case .remapKeep:
         _ = try space.remap(
           at: base + 32 * page, length: 8 * page, to: 8 * page, keepingSource: true)
@@ -68,6 +77,10 @@ import Testing
       try space.store(UInt64(9), at: base + 513 * page)
       try space.dontNeed(at: base + 513 * page, length: page)
       try mapPages(space, 1024, 4, sharing: .shared)
+      try mapPages(space, 520, 4, .read)
+      try space.lockMemory(at: base + 520 * page, length: 4 * page)
+      space.heapStart = base + 796 * page
+      space.setBreak(to: base + 800 * page)
       return space
     }
   }

@@ -78,6 +78,18 @@ import Testing
   }
 
   @Test(arguments: LockPolicy.allCases)
+  func `a break that a seal refuses stays where it was`(_ policy: LockPolicy) throws {
+    let (space, start) = try makeHeap(policy)
+    space.setBreak(to: base + 8 * page)
+    try space.seal(at: base + 4 * page, length: page)
+    #expect(space.setBreak(to: start) == base + 8 * page)
+    #expect(space.programBreak == base + 8 * page)
+    #expect(space.setBreak(to: base + 5 * page) == base + 5 * page)
+    #expect(layout(space) == ["1..<4 rw-p", "4..<5 rw-p"])
+    space.checkInvariants()
+  }
+
+  @Test(arguments: LockPolicy.allCases)
   func `limits refuse a break without an error`(_ policy: LockPolicy) throws {
     let (space, start) = try makeHeap(policy)
     // To the byte, from the heap's start.

@@ -16,7 +16,7 @@ private let probePage = SpecialMapping(name: "[probe]", content: .bytes([1]))
 private enum Probe: String, CaseIterable, Sendable {
   case map, mapAnywhere, unmap, protect, fault, dontNeed, substitute, substituteUnmapping
   case insertSpecial, seal, residency, remapFrom, remapTo, setPolicy, setAdvice, free, installGuard
-  case populate, fork
+  case populate, lockMemory, unlockMemory, lockAll, setBreak, limits, fork
 
   var kind: OperationKind {
     switch self {
@@ -35,8 +35,17 @@ private enum Probe: String, CaseIterable, Sendable {
     case .free, .installGuard: .advise
     case .populate: .populate
     case .fork: .fork
+    case .lockMemory, .unlockMemory, .lockAll: .lockMemory
+    case .setBreak: .setBreak
+    case .limits: .configure
     }
   }
+
+  /// Whether it takes the lock of the space at all.
+  var takesLock: Bool { self != .limits }
+
+  /// Whether it locks the whole space.
+  var isWhole: Bool { self == .lockAll || self == .fork }
 
   /// Whether it locks its pages for writing (acceptance table, section 9).
   var writes: Bool {
@@ -85,6 +94,14 @@ private enum Probe: String, CaseIterable, Sendable {
       case .installGuard: try space.advise(.installGuard, at: address, length: page)
       case .populate: try space.advise(.populateRead, at: address, length: page)
       case .fork: _ = try space.fork()
+      case .lockMemory: try space.lockMemory(at: address, length: page)
+      case .unlockMemory: try space.unlockMemory(at: address, length: page)
+      case .lockAll: try space.lockAllMemory([.current, .onFault])
+      case .setBreak:
+        // A heap of no length: it looks at the page above it.
+        space.heapStart = address
+        space.setBreak(to: address)
+      case .limits: space.limits = Limits(mappingCount: 1000)
       case .insertSpecial:
         do throws(Errno) {
           _ = try space.insert(probePage, length: page, at: .fixed(address), protection: .read)
@@ -127,9 +144,9 @@ private enum Probe: String, CaseIterable, Sendable {
 
     /// Whether two operations exclude each other under a policy: the table of the tests.
     func excludes(_ first: Probe, _ second: Probe, _ policy: LockPolicy) -> Bool {
+      if !second.takesLock { return false }
       if !first.writes && !second.writes { return false }
-      // The whole space, and the word of every VMA.
-      if first == .fork || second == .fork { return true }
+      if first.isWhole || second.isWhole { return true }
       switch policy {
       case .semaphore, .wholeRange: return true
       case .ranged: return self == .samePage && first.hasTarget && second.hasTarget
@@ -178,7 +195,7 @@ private enum Probe: String, CaseIterable, Sendable {
     }
 
     /// All pairs, all distances, all policies. F-3 and F-4 are the column of `fault`.
-    @Test(arguments: LockPolicy.allCases, Probe.allCases)
+    @Test(arguments: LockPolicy.allCases, Probe.allCases.filter(\.takesLock))
     fileprivate func `R-1 an operation that stands in its range keeps out whom its policy says`(
       _ policy: LockPolicy, _ first: Probe
     ) throws {

@@ -57,8 +57,6 @@ struct LayoutCounts: Equatable, Sendable {
     var counts = self
     counts.executablePages = 0
     counts.stackPages = 0
-    // Moved by who locks.
-    counts.lockedPages = 0
     return counts
   }
 

@@ -24,13 +24,15 @@ extension LayoutTree {
   /// Lets the stack that begins at `old` begin at `start`.
   ///
   /// - Parameters:
+  ///   - isLocked: whether it is locked, as the caller has seen it.
   ///   - longest: bytes that the stack may have then; less than it has: only its identity is published.
   ///   - candidate: an identity with the stack's distance, or `nil`.
   /// - Throws: `.noMemory`, and nothing has changed.
   /// - Precondition: pinned, nothing is mapped in `[start, old)`, which `hold` covers.
   borrowing func grow(
-    from old: Address, to start: Address, longest: UInt64, _ candidate: MappingRef?,
-    _ hold: borrowing WriteHold, _ context: Context, _ change: inout LayoutChange
+    from old: Address, to start: Address, isLocked: Bool, longest: UInt64,
+    _ candidate: MappingRef?, _ hold: borrowing WriteHold, _ context: Context,
+    _ change: inout LayoutChange
   ) throws(Errno) -> GrowthOutcome {
     let added = AddressRange(start: start, end: old)
     LockMap.observe(.layout, hold, added)
@@ -41,7 +43,8 @@ extension LayoutTree {
       { section, splice in
         outcome = .changed
         guard let record = Self.areaAbove(section, old), record.pointee.start == old,
-          record.pointee.flags.contains(.growsDown)
+          record.pointee.flags.contains(.growsDown),
+          record.pointee.flags.contains(.locked) == isLocked
         else { return false }
         let isTooLong = record.pointee.end &- start > longest
         let first = isTooLong ? old : start

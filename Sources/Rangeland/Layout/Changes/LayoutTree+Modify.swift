@@ -159,7 +159,7 @@ extension LayoutTree {
     if address == 0 || address >= Address.spaceEnd { return }
     LockMap.observe(
       .layout, hold,
-      AddressRange(pageOf: hold.range.start < address ? address &- 1 : address))
+      AddressRange(pageOf: address < hold.range.end ? address : address &- 1))
     let result = splice(
       Self.below(address), Self.above(address), context, &change,
       { section, splice in

@@ -56,6 +56,12 @@ struct VMAFlags: OptionSet, Sendable, Hashable {
   /// A special mapping that is no memory (`VM_PFNMAP`, `VM_IO`).
   static let device = VMAFlags(rawValue: 0x4_0000_0000)
 
+  /// `VM_LOCKED` and `VM_LOCKONFAULT` (Linux `VM_LOCKED_MASK`).
+  static let anyLock = VMAFlags(rawValue: 0x1_0000_0800)
+
+  /// Locked memory with one of these is not brought in for writing.
+  static let sharedOrOnFault = VMAFlags(rawValue: 0x1_0000_0008)
+
   /// Neither a special mapping nor a reservation merges.
   static let unmergeable = VMAFlags(rawValue: 0x8000_1000)
 
@@ -81,6 +87,23 @@ struct VMAFlags: OptionSet, Sendable, Hashable {
   /// Whether every right has its MAY bit (Linux `do_mprotect_pkey`: otherwise EACCES).
   @inline(__always)
   var accessIsAllowed: Bool { rawValue & ~(rawValue >> 4) & VMAFlags.access.rawValue == 0 }
+
+  /// The flags with this lock, `[]` = none, instead of the one there is; special mappings have none (Linux
+  /// `mlock_fixup`).
+  @inline(__always)
+  func locked(as lock: VMAFlags) -> VMAFlags {
+    contains(.special) ? self : subtracting(.anyLock).union(lock)
+  }
+
+  /// How memory with these flags is accessed to bring it in ahead (Linux `populate_vma_page_range`): private memory
+  /// that may be written gets pages of its own. `nil` = it may not be accessed at all.
+  @inline(__always)
+  var accessAhead: AccessKind? {
+    if contains(.device) || isDisjoint(with: .access) { return nil }
+    if rawValue & 0xa == VMAFlags.write.rawValue { return .write }
+    // By force where there is no right to read, which has to be one that it could get.
+    return isDisjoint(with: VMAFlags(rawValue: 0x11)) ? nil : .read
+  }
 
   /// Linux `is_exec_mapping`.
   @inline(__always)

@@ -76,6 +76,8 @@ struct VMAAttributes {
   var backing: MappingRef?
   /// An identity to begin with (a moved or copied VMA).
   var anonymous: MappingRef?
+  /// Whether the caller asked for a lock (`MAP_LOCKED`), which may be refused to him as such.
+  var asksForLock = false
 
   init(
     flags: VMAFlags, pageOffset: UInt64? = nil, backing: MappingRef? = nil,

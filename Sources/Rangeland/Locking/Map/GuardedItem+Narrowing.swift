@@ -90,6 +90,13 @@ extension GuardedItem {
       """
       Linux: per-CPU counters without `mmap_lock`. The same here, by thread.
       """
+    case .futureLock:
+      """
+      Linux reads and writes `def_flags` under `mmap_lock` for writing. Here `lockAllMemory` holds the whole space for
+      writing, so a new mapping, which holds its own pages for writing when it reads the flags, comes before it or after
+      it and never between its two halves, what is mapped and what will be. A mapping that reads them before it has its
+      range, because it has to look for a gap first, reads them again then.
+      """
     }
   }
 }

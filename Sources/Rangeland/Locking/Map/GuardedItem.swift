@@ -20,6 +20,7 @@ public enum GuardedItem: UInt8, CaseIterable, Sendable {
   case contextBase
   case accounting
   case residency
+  case futureLock
 
   /// The id in the acceptance table.
   public var id: String {
@@ -40,6 +41,7 @@ public enum GuardedItem: UInt8, CaseIterable, Sendable {
     case .contextBase: "M9"
     case .accounting: "M3"
     case .residency: "C10"
+    case .futureLock: "M10"
     }
   }
 
@@ -60,8 +62,9 @@ public enum GuardedItem: UInt8, CaseIterable, Sendable {
     case .markers: "markers of code, data, heap, stack, arguments and environment"
     case .opaqueWord: "a word of the owner"
     case .contextBase: "where the vdso stands"
-    case .accounting: "total_vm, data_vm, exec_vm, stack_vm, map_count"
+    case .accounting: "total_vm, data_vm, exec_vm, stack_vm, locked_vm, map_count"
     case .residency: "resident set counters"
+    case .futureLock: "the locks of new mappings (Linux def_flags)"
     }
   }
 }

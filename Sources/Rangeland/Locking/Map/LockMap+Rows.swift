@@ -7,6 +7,7 @@ private enum LayoutChanges {
   /// That make VMAs, or give them other attributes.
   static let ofFlags: [OperationKind] = [
     .map, .remap, .protect, .setAdvice, .seal, .setPolicy, .substitute, .insertSpecial, .setBreak,
+    .lockMemory,
   ]
   static let all: [OperationKind] = ofFlags + [.unmap, .growStack, .exit]
   /// A fork has the whole space, and writes the layout of the new one.
@@ -81,6 +82,18 @@ extension LockMap {
       reason:
         "no identity may appear between the copy of a VMA and that of its pages",
       operations: [.fork]),
+    Row(
+      item: .anonymousIdentity, lock: .space, mode: .write, range: pages,
+      reason: "locked memory that becomes writable gets its pages at once, as faults would",
+      operations: [.protect]),
+    Row(
+      item: .futureLock, lock: .space, mode: .write, range: "the whole space",
+      reason: "what is mapped and what will be is locked in one step",
+      operations: [.lockMemory]),
+    Row(
+      item: .futureLock, lock: .space, mode: .write, range: "the pages of the new mapping",
+      reason: "whoever changes them holds all pages",
+      operations: [.map, .setBreak]),
   ]
 
   private static let pagingRows: [Row] = [
@@ -101,11 +114,15 @@ extension LockMap {
       reason: "no page may appear where no record is any more",
       operations: [.map, .unmap, .remap, .substitute, .setBreak, .exit, .fork]),
     Row(
+      item: .pageTableEntry, lock: .space, mode: .write, range: pages,
+      reason: "locked memory that becomes writable gets its pages at once, as faults would",
+      operations: [.protect]),
+    Row(
       item: .pageTableEntry, lock: .pageTable, mode: .write, range: "a page table",
       reason: "one of several faults installs; the others find its page",
       operations: [
         .fault, .dontNeed, .advise, .populate, .map, .unmap, .remap, .substitute, .setBreak, .exit,
-        .fork,
+        .fork, .protect,
       ]),
     Row(
       item: .pageTableShape, lock: .pageTable, mode: .write,
@@ -114,6 +131,7 @@ extension LockMap {
         "one of several faults makes a table; it is freed empty and marked stray, and whoever installs looks",
       operations: [
         .fault, .advise, .populate, .map, .unmap, .remap, .substitute, .setBreak, .exit, .fork,
+        .protect,
       ]),
   ]
 
@@ -130,11 +148,11 @@ extension LockMap {
     Row(
       item: .objectPages, lock: .pageTable, mode: .read, range: "the object",
       reason: "a page that is found keeps a reference before the object may let it go",
-      operations: [.fault, .populate, .residency]),
+      operations: [.fault, .populate, .residency, .protect]),
     Row(
       item: .objectPages, lock: .pageTable, mode: .write, range: "the object",
       reason: "one page for each index, whoever asks first; a page that goes is marked first",
-      operations: [.fault, .populate, .advise]),
+      operations: [.fault, .populate, .advise, .protect]),
   ]
 
   private static let noteRows: [Row] = [
@@ -174,7 +192,7 @@ extension LockMap {
       reason: "as above",
       operations: [
         .fault, .dontNeed, .advise, .populate, .map, .unmap, .remap, .substitute, .setBreak, .exit,
-        .fork,
+        .fork, .protect,
       ]),
   ]
 }

@@ -24,6 +24,8 @@ struct Charge: Sendable, Equatable {
   /// replace a mapping by one of the same size once RLIMIT_AS is below what is mapped.
   var checksPages = false
   var checksData = false
+  /// The same of locked pages: locking again what is locked is refused beyond a limit that was lowered.
+  var checksLocked = false
 
   /// How many VMAs more the operation may make, of `most` that it could need.
   @inline(__always)
@@ -47,7 +49,7 @@ struct Charge: Sendable, Equatable {
     switch counter {
     case .totalVM: pages != 0 || checksPages
     case .dataVM: dataPages != 0 || checksData
-    case .lockedVM: lockedPages != 0
+    case .lockedVM: lockedPages != 0 || checksLocked
     case .committed: committedPages != 0
     case .mapCount: areas != 0 || spareAreas != 0
     default: false

@@ -24,6 +24,19 @@ extension PageTables {
     }
   }
 
+  /// Ends the lazy release of a page, as if it was written to (Linux `FOLL_TOUCH` with `FOLL_WRITE`).
+  func takeBack(_ page: Address, _ context: Context) {
+    if !lookup(page, context).isLazilyReleased { return }
+    guard let leaf = latchLeaf(page, creating: false, context) else { return }
+    LockMap.observe(.pageTableEntry, .pageTable, .write)
+    _ = leaf.change(page) { entry in
+      if !entry.isLazilyReleased { return nil }
+      return PageTableEntry(
+        bits: entry.bits & ~PageTableEntry.lazyBit | PageTableEntry.dirtyBit)
+    }
+    leaf.unlockLeaf()
+  }
+
   /// Takes the accessed marks away.
   func age(_ range: AddressRange, into drops: inout FrameDropList, _ context: Context) {
     change(range, context, &drops) { entry in
