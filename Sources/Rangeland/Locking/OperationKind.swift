@@ -39,6 +39,16 @@ public enum OperationKind: UInt8, CaseIterable, Sendable, Codable {
   case insertSpecial
   /// Settings of the whole space: limits, markers, the opaque word.
   case configure
+  /// Pages of a file that are gone go from the spaces that map them.
+  case truncate
+  /// `msync`.
+  case synchronize
+  /// Dirty pages of files go back to them: from the object to its spaces.
+  case writeBack
+  /// `remap_file_pages`.
+  case remapPages
+  /// Which pages were written to.
+  case written
 
   /// The name in reports.
   public var name: String {
@@ -63,6 +73,11 @@ public enum OperationKind: UInt8, CaseIterable, Sendable, Codable {
     case .setPolicy: "setpolicy"
     case .insertSpecial: "special"
     case .configure: "configure"
+    case .truncate: "truncate"
+    case .synchronize: "sync"
+    case .writeBack: "writeback"
+    case .remapPages: "remappages"
+    case .written: "written"
     }
   }
 }

@@ -39,6 +39,7 @@ extension AddressSpace {
     }
     try refuseMany()
     let context = reclaimer.context()
+    defer { memory.files.settle(context) }
     var attributes = VMAAttributes(flags: VMAFlags(protection, sharing))
     if !options.isEmpty { apply(options, to: &attributes.flags) }
     if sharing == .shared {
@@ -66,7 +67,7 @@ extension AddressSpace {
   }
 
   /// Linux `calc_vm_flag_bits`.
-  private func apply(_ options: MapOptions, to flags: inout VMAFlags) {
+  func apply(_ options: MapOptions, to flags: inout VMAFlags) {
     if options.contains(.growsDown) { flags.insert(.growsDown) }
     // Linux 6.7 and later: a stack of a thread would be one huge page.
     if options.contains(.stack) { flags.insert(.noHugePage) }
@@ -78,7 +79,10 @@ extension AddressSpace {
   }
 
   /// What a mapping of a wrong type gets: the errors that the kernel finds before it looks at the type.
-  func refusal(of address: MapAddress, _ length: UInt64, _ options: MapOptions) -> Errno {
+  func refusal(
+    of address: MapAddress, _ length: UInt64, _ options: MapOptions,
+    otherwise: Errno = .invalidArgument
+  ) -> Errno {
     do throws(Errno) {
       guard length != 0 else { throw .invalidArgument }
       guard let rounded = length.roundedUpToPage, rounded != 0, rounded <= Address.spaceEnd else {
@@ -98,7 +102,7 @@ extension AddressSpace {
           throw .noMemory
         }
       }
-      return .invalidArgument
+      return otherwise
     } catch {
       return error
     }
@@ -122,7 +126,8 @@ extension AddressSpace {
       let object = MemoryObject.make(
         kind, identity: number, lastPage: lastPage, arena, context)
     else { throw .noMemory }
-    let mapping = ObjectMapping.make(object, space: identity, deltaPages: 0, context)
+    let mapping = ObjectMapping.make(
+      object, space: identity, place: place, deltaPages: 0, context)
     object.release(context)
     guard let mapping else { throw .noMemory }
     return mapping
@@ -164,7 +169,7 @@ extension AddressSpace {
 
   /// `insert` within the limits.
   @inline(never)
-  private func insertLimited(
+  func insertLimited(
     _ range: AddressRange, _ attributes: VMAAttributes, replacing: Bool,
     _ hold: borrowing WriteHold, _ change: inout LayoutChange, _ context: Context
   ) throws(Errno) {

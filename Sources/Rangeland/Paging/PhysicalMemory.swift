@@ -19,6 +19,8 @@ public final class PhysicalMemory: @unchecked Sendable {
   let reclaimer: UnsafeMutablePointer<Reclaimer>
   /// Frames. Set once.
   let arena: UnsafeMutablePointer<FrameArena>
+  /// File objects whose pages are frames of this memory.
+  let files = FileTable()
 
   /// Frames in 16 GiB.
   public static var defaultFrameLimit: Int { 4 << 20 }
@@ -41,6 +43,7 @@ public final class PhysicalMemory: @unchecked Sendable {
   }
 
   deinit {
+    files.writer.stop()
     FrameArena.destroy(arena)
     Reclaimer.destroy(reclaimer)
   }

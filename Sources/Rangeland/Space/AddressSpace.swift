@@ -37,6 +37,8 @@ public final class AddressSpace: @unchecked Sendable {
   /// Page tables. Entries are installed under the space lock for reading over the page, taken out under
   /// it for writing (`dontNeed`: for reading), each under its table's latch.
   let tables: PageTables
+  /// What the reverse map works on. Immutable.
+  let place: SpacePlaceRef
   /// The threads' views. Each is used by its thread; a shootdown writes one word of it.
   let accessors: AccessorTable
   /// Objects of files, by number. A latch of their own.
@@ -118,6 +120,7 @@ public final class AddressSpace: @unchecked Sendable {
     self.accessors = accessors
     self.counters = counters
     self.layout = layout
+    place = SpacePlace.make(tables, accessors, layout, counters)
     files = FileObjects.make()
     identity = Self.nextIdentity.add(1, ordering: .relaxed).oldValue
     reclaimer = memory.reclaimer

@@ -44,12 +44,13 @@ extension UnsafeMutablePointer where Pointee == VMARecord {
   }
 }
 
-/// Whether two VMAs map the same object at the same distance.
+/// Whether two VMAs map the same object at the same distance, opened by the same (Linux compares `vm_file`).
 @inline(__always)
 func isSameMapping(_ a: MappingRef?, _ b: MappingRef?) -> Bool {
   if a == b { return true }
   guard let a, let b else { return false }
   return a.pointee.object == b.pointee.object && a.pointee.deltaPages == b.pointee.deltaPages
+    && a.pointee.opener == b.pointee.opener
 }
 
 /// Whether VMAs with these identities may become one (Linux `is_mergeable_anon_vma`): equal, or one has

@@ -7,6 +7,7 @@ private enum LayoutChanges {
   /// That make VMAs, or give them other attributes.
   static let ofFlags: [OperationKind] = [
     .map, .remap, .protect, .setAdvice, .seal, .setPolicy, .substitute, .insertSpecial, .setBreak,
+    .remapPages,
   ]
   static let all: [OperationKind] = ofFlags + [.unmap, .growStack, .exit]
 }
@@ -27,7 +28,11 @@ extension LockMap {
     Row(
       item: .layout, lock: .space, mode: .read, range: "the page or pages looked up",
       reason: "the record that was found stays the true one for these pages until the hold ends",
-      operations: [.fault, .dontNeed, .advise, .populate, .residency]),
+      operations: [.fault, .dontNeed, .advise, .populate, .residency, .synchronize]),
+    Row(
+      item: .layout, lock: .space, mode: .write, range: "where pages that are gone stood",
+      reason: "faults that had found a page before it went have ended",
+      operations: [.truncate]),
     Row(
       item: .layout, lock: .layoutLeaf, mode: .write,
       range: "the leaves of the records that change",
@@ -53,7 +58,7 @@ extension LockMap {
       item: .vmaFlags, lock: .space, mode: .read, range: page,
       reason:
         "the rights that a fault checks are those that it installs; advice is refused by flags",
-      operations: [.fault, .dontNeed, .advise, .populate]),
+      operations: [.fault, .dontNeed, .advise, .populate, .synchronize]),
     Row(
       item: .vmaOffset, lock: .space, mode: .write, range: pages,
       reason: "pieces of a split continue the offset; merging depends on it",
@@ -87,23 +92,27 @@ extension LockMap {
     Row(
       item: .pageTableEntry, lock: .space, mode: .read, range: "the page or pages",
       reason: "faults meet at the table's latch; a page thrown away is there or gone, both right",
-      operations: [.fault, .dontNeed, .advise, .populate, .residency]),
+      operations: [.fault, .dontNeed, .advise, .populate, .residency, .written]),
     Row(
       item: .pageTableEntry, lock: .space, mode: .write, range: pages,
-      reason: "no page may appear where no record is any more",
-      operations: [.map, .unmap, .remap, .substitute, .setBreak, .exit]),
+      reason: "no page may appear where no record is any more, nor one behind the end of its file",
+      operations: [.map, .unmap, .remap, .substitute, .setBreak, .exit, .remapPages, .truncate]),
     Row(
       item: .pageTableEntry, lock: .pageTable, mode: .write, range: "a page table",
       reason: "one of several faults installs; the others find its page",
       operations: [
         .fault, .dontNeed, .advise, .populate, .map, .unmap, .remap, .substitute, .setBreak, .exit,
+        .remapPages, .truncate, .written, .writeBack,
       ]),
     Row(
       item: .pageTableShape, lock: .pageTable, mode: .write,
       range: "the parent's table, then the table",
       reason:
         "one of several faults makes a table; it is freed empty and marked stray, and whoever installs looks",
-      operations: [.fault, .advise, .populate, .map, .unmap, .remap, .substitute, .setBreak, .exit]),
+      operations: [
+        .fault, .advise, .populate, .map, .unmap, .remap, .substitute, .setBreak, .exit,
+        .remapPages,
+      ]),
   ]
 
   private static let objectRows: [Row] = [
@@ -113,13 +122,17 @@ extension LockMap {
         "mappings join when an object is mapped or an identity is made, and go with their last record",
       operations: LayoutChanges.all + [.fault, .advise, .populate]),
     Row(
+      item: .reverseMap, lock: .objectMappings, mode: .read, range: "the object",
+      reason: "from an object to the page tables that map it; their latches come inside",
+      operations: [.advise, .truncate, .writeBack]),
+    Row(
       item: .objectPages, lock: .pageTable, mode: .read, range: "the object",
       reason: "a page that is found keeps a reference before the object may let it go",
       operations: [.fault, .populate, .residency]),
     Row(
       item: .objectPages, lock: .pageTable, mode: .write, range: "the object",
-      reason: "one page for each index, whoever asks first",
-      operations: [.fault, .populate]),
+      reason: "one page for each index, whoever asks first; pages behind the end go",
+      operations: [.fault, .populate, .advise, .truncate, .writeBack]),
   ]
 
   private static let counterRows: [Row] = [
@@ -132,6 +145,7 @@ extension LockMap {
       reason: "as above",
       operations: [
         .fault, .dontNeed, .advise, .populate, .map, .unmap, .remap, .substitute, .setBreak, .exit,
+        .remapPages, .truncate, .writeBack,
       ]),
   ]
 }
