@@ -8,7 +8,11 @@
 extension AddressSpace {
   /// Takes pages of an object, and perhaps the private copies that were made of them, out of the page tables. Called
   /// under no lock.
-  func dropPages(_ range: AddressRange, of object: ObjectRef, copiesToo: Bool) {
+  ///
+  /// - Parameter deltaPages: of the mappings that they are in; others of the object show other pages there.
+  func dropPages(
+    _ range: AddressRange, of object: ObjectRef, deltaPages: UInt64, copiesToo: Bool
+  ) {
     let before = LockMap.enter(.truncate)
     defer { LockMap.leave(before) }
     var hold = lock.write(range, .truncate)
@@ -24,7 +28,9 @@ extension AddressSpace {
     while position < range.end, let record = layout.pointee.findNext(position),
       record.pointee.start < range.end
     {
-      if record.pointee.backing?.pointee.object == object {
+      if let backing = record.pointee.backing, backing.pointee.object == object,
+        backing.pointee.deltaPages == deltaPages
+      {
         let piece = AddressRange(
           start: max(position, record.pointee.start), end: min(range.end, record.pointee.end))
         if copiesToo {

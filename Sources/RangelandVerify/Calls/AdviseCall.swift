@@ -75,10 +75,11 @@ struct AdviseCall: CallDefinition {
 
   var keepsWhatItDid: Bool { true }
 
-  /// `MADV_REMOVE` of shared memory is not done, and `MADV_PAGEOUT` has nowhere to write it to (docs/linux.md).
+  /// `MADV_REMOVE` of shared memory that is no file is not done, and `MADV_PAGEOUT` has nowhere to write it to (docs/linux.md).
   func isComparable(_ call: VerifyCall, _ subject: any VerifySubject) -> Bool {
     switch Advice(rawValue: Int32(truncatingIfNeeded: call.flags)) {
-    case .remove, .pageOut: !call.meetsShared(subject)
+    case .remove: !call.meetsSharedMemory(subject)
+    case .pageOut: !call.meetsShared(subject)
     default: true
     }
   }

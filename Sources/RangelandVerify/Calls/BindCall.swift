@@ -47,7 +47,9 @@ struct BindCall: CallDefinition {
 
   /// The policy of shared memory is its object's in Linux and the mapping's here: after mremap one can see that.
   func isComparable(_ call: VerifyCall, _ subject: any VerifySubject) -> Bool {
-    call.protection & 0xfff == 0 || !call.meetsShared(subject)
+    // A file in shared memory has a policy of its own, through private mappings too.
+    call.protection & 0xfff == 0
+      || !call.meetsShared(subject) && !subject.mapsFile(call.at, call.length)
   }
 
   func request(_ call: VerifyCall) -> KernelRequest {

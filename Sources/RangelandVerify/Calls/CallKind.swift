@@ -7,30 +7,38 @@
 extension VerifyCall {
   /// A system call, or an access to memory.
   public enum Kind: String, CaseIterable, Sendable {
+    case truncate = "ftruncate"
     case getPolicy = "get_mempolicy"
     case load
     case madvise
     case mbind
     case mincore
     case mmap
+    case mapFile = "mmap_file"
     case mprotect
     case mremap
+    case msync
     case munmap
+    case remapFilePages = "remap_file_pages"
     case setrlimit
     case store
 
     /// Everything that is to be known about calls of this kind.
     var definition: any CallDefinition {
       switch self {
+      case .truncate: TruncateCall()
       case .getPolicy: PolicyCall()
       case .load: AccessCall(isStore: false)
       case .madvise: AdviseCall()
       case .mbind: BindCall()
       case .mincore: ResidencyCall()
       case .mmap: MapCall()
+      case .mapFile: MapFileCall()
       case .mprotect: ProtectCall()
       case .mremap: RemapCall()
+      case .msync: SynchronizeCall()
       case .munmap: UnmapCall()
+      case .remapFilePages: RemapPagesCall()
       case .setrlimit: LimitCall()
       case .store: AccessCall(isStore: true)
       }

@@ -113,6 +113,11 @@ struct RemapCall: CallDefinition {
     return ranges
   }
 
+  /// Files are placed by their offsets for huge pages.
+  func isComparable(_ call: VerifyCall, _ subject: any VerifySubject) -> Bool {
+    call.newLength < 2 << 20 || !subject.mapsFile(call.at, max(call.length, 1))
+  }
+
   func isDetermined(
     _ call: VerifyCall, _ areas: [KernelProcess.AddressPair], _ subject: any VerifySubject
   ) -> Bool {

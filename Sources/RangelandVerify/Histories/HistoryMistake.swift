@@ -118,4 +118,8 @@ private final class MistakenHistory: VerifySubject {
   func hash(_ page: UInt64) -> UInt64? { inner.hash(page) }
 
   func sizes() -> VerifySizes { inner.sizes() }
+
+  func contents(_ file: Int, isWritten: Bool) -> [UInt8] {
+    inner.contents(file, isWritten: isWritten)
+  }
 }

@@ -18,17 +18,31 @@ public protocol VerifySubject: AnyObject {
   /// `kp_hash` of a page; `nil` = it may not be read.
   func hash(_ page: UInt64) -> UInt64?
   func sizes() -> VerifySizes
+  /// What mappings show of a file; empty when there are none. With `isWritten` what the operating system has of it, once
+  /// nothing is mapped any more.
+  func contents(_ file: Int, isWritten: Bool) -> [UInt8]
 }
 
 /// An address space whose addresses outside the windows are taken, as the helper's are.
 public final class SpaceSubject: VerifySubject {
   let space: AddressSpace
   private var baseline = VerifySizes()
+  private let files: VerifyFiles?
 
   /// - Parameter memory: shared by the spaces of successive scripts.
-  public init(
+  public convenience init(
     windows: [KernelProcess.AddressPair], policy: LockPolicy, memory: PhysicalMemory
   ) throws(VerifyError) {
+    try self.init(windows: windows, policy: policy, memory: memory, files: nil)
+  }
+
+  /// - Parameter files: those of the scripts; `nil` = their descriptors are none.
+  init(
+    windows: [KernelProcess.AddressPair], policy: LockPolicy, memory: PhysicalMemory,
+    files: VerifyFiles?
+  ) throws(VerifyError) {
+    self.files = files
+    if let files { try VerifyFiles.reset(files.subject) }
     do throws(Errno) {
       space = try AddressSpace(policy: policy, memory: memory)
       var start: UInt64 = 4096
@@ -53,7 +67,9 @@ public final class SpaceSubject: VerifySubject {
   }
 
   public func perform(_ call: VerifyCall) -> VerifyOutcome {
-    call.kind.definition.perform(call.rebased(baseline), on: space)
+    var call = call.rebased(baseline)
+    if let files { call = call.with(files.subject) }
+    return call.kind.definition.perform(call, on: space)
   }
 
   public func mappings(_ start: UInt64, _ end: UInt64) -> [VerifyMapping] {
@@ -64,7 +80,8 @@ public final class SpaceSubject: VerifySubject {
         VerifyMapping(
           start: found.range.start, end: found.range.end, protection: found.protection.rawValue,
           isShared: found.sharing == .shared,
-          offset: found.sharing == .shared ? found.pageOffset * 4096 : 0))
+          offset: found.sharing == .shared || found.file != nil ? found.pageOffset * 4096 : 0,
+          file: found.file.flatMap { files?.subject.number($0) } ?? 0))
       position = found.range.end
     }
     return result
@@ -82,6 +99,27 @@ public final class SpaceSubject: VerifySubject {
       } catch {
         return nil
       }
+    }
+  }
+
+  public func contents(_ file: Int, isWritten: Bool) -> [UInt8] {
+    guard let files else { return [] }
+    if isWritten {
+      space.memory.writeBackAll()
+      return VerifyFiles.contents(files.subject, file)
+    }
+    do throws(Errno) {
+      let object = try FileObject(
+        descriptor: FileDescriptor(rawValue: files.subject.own[file]), memory: space.memory)
+      var bytes = [UInt8](repeating: 0, count: Int(object.size))
+      var failure: Errno?
+      bytes.withUnsafeMutableBytes {
+        do throws(Errno) { _ = try object.read(at: 0, into: $0) } catch { failure = error }
+      }
+      if let failure { throw failure }
+      return bytes
+    } catch {
+      return Array("\(error)".utf8)
     }
   }
 

@@ -20,6 +20,8 @@ public final class KernelProcess {
   /// Mappings outside the windows, known after the first reset.
   var outside: Int64?
   var baseline = VerifySizes()
+  /// The files of the scripts, of both sides.
+  let files: VerifyFiles
 
   /// The windows, by `VerifyWindow.rawValue`.
   public let windows: [AddressPair]
@@ -34,6 +36,8 @@ public final class KernelProcess {
   /// - Throws: when there is none, or it cannot run here: `PROCMAP_QUERY` needs Linux 6.11.
   public init() throws(VerifyError) {
     let path = try Self.helperPath()
+    let files = try VerifyFiles()
+    self.files = files
     let descriptor = kp_make_channel()
     if descriptor < 0 { throw VerifyError("memfd_create: \(Errno(rawValue: -descriptor))") }
     let memory = mmap(
@@ -49,7 +53,13 @@ public final class KernelProcess {
         "\(getpid())".withPlatformString { parent in
           var arguments = [path, number, parent].map { UnsafeMutablePointer(mutating: $0) } + [nil]
           var environment: [UnsafeMutablePointer<CChar>?] = [nil]
-          return posix_spawn(&child, path, nil, nil, &arguments, &environment)
+          var actions = posix_spawn_file_actions_t()
+          posix_spawn_file_actions_init(&actions)
+          defer { posix_spawn_file_actions_destroy(&actions) }
+          for file in files.inherited {
+            posix_spawn_file_actions_adddup2(&actions, file.from, file.to)
+          }
+          return posix_spawn(&child, path, &actions, nil, &arguments, &environment)
         }
       }
     }

@@ -59,4 +59,8 @@ class MistakenSubject: VerifySubject {
   func hash(_ page: UInt64) -> UInt64? { inner.hash(page) }
 
   func sizes() -> VerifySizes { inner.sizes() }
+
+  func contents(_ file: Int, isWritten: Bool) -> [UInt8] {
+    inner.contents(file, isWritten: isWritten)
+  }
 }

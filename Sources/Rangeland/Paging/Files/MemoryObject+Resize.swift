@@ -92,7 +92,7 @@ extension UnsafeMutablePointer where Pointee == MemoryObject {
         guard let range = Self.addresses(pages, place.delta),
           let space = file.pointee.table._withUnsafeGuaranteedRef({ $0.space(place.space) })
         else { continue }
-        space.dropPages(range, of: object, copiesToo: copiesToo)
+        space.dropPages(range, of: object, deltaPages: place.delta, copiesToo: copiesToo)
       }
     } while file.pointee.mappingsMade.load(ordering: .acquiring) != made
   }
@@ -245,17 +245,35 @@ extension UnsafeMutablePointer where Pointee == MemoryObject {
     from source: UnsafeMutableRawPointer, to target: UnsafeMutableRawPointer, _ count: Int
   ) {
     // Sound: others use these bytes at the same time, as atomics.
-    let from = source.assumingMemoryBound(to: Atomic<UInt8>.self)
-    let to = target.assumingMemoryBound(to: UInt8.self)
-    for i in 0..<count { to[i] = from[i].load(ordering: .relaxed) }
+    var i = 0
+    while i < count {
+      if UInt(bitPattern: source + i) & 7 == 0, i + 8 <= count {
+        let word = (source + i).assumingMemoryBound(to: Atomic<UInt64>.self)
+        (target + i).storeBytes(of: word.pointee.load(ordering: .relaxed), as: UInt64.self)
+        i += 8
+      } else {
+        let byte = (source + i).assumingMemoryBound(to: Atomic<UInt8>.self)
+        (target + i).storeBytes(of: byte.pointee.load(ordering: .relaxed), as: UInt8.self)
+        i += 1
+      }
+    }
   }
 
   private func storeBytes(
     from source: UnsafeRawPointer, to target: UnsafeMutableRawPointer, _ count: Int
   ) {
     // Sound: as in `copyBytes`.
-    let from = source.assumingMemoryBound(to: UInt8.self)
-    let to = target.assumingMemoryBound(to: Atomic<UInt8>.self)
-    for i in 0..<count { to[i].store(from[i], ordering: .relaxed) }
+    var i = 0
+    while i < count {
+      if UInt(bitPattern: target + i) & 7 == 0, i + 8 <= count {
+        let word = (target + i).assumingMemoryBound(to: Atomic<UInt64>.self)
+        word.pointee.store((source + i).loadUnaligned(as: UInt64.self), ordering: .relaxed)
+        i += 8
+      } else {
+        let byte = (target + i).assumingMemoryBound(to: Atomic<UInt8>.self)
+        byte.pointee.store((source + i).load(as: UInt8.self), ordering: .relaxed)
+        i += 1
+      }
+    }
   }
 }
