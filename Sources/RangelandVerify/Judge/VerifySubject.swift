@@ -123,6 +123,15 @@ public final class SpaceSubject: VerifySubject {
     }
   }
 
+  /// Writes a byte to a file, for a mistake.
+  func spoil(_ file: Int, _ offset: Int, _ byte: UInt8) {
+    guard let files,
+      let object = try? FileObject(
+        descriptor: FileDescriptor(rawValue: files.subject.own[file]), memory: space.memory)
+    else { return }
+    withUnsafeBytes(of: byte) { _ = try? object.write($0, at: UInt64(offset)) }
+  }
+
   public func sizes() -> VerifySizes {
     absoluteSizes() - baseline
   }

@@ -19,7 +19,8 @@ struct Mistake: Sendable, CustomStringConvertible {
 
   /// All of them.
   static let all: [Mistake] =
-    AccessMistake.all + AdviseMistake.all + ListingMistake.all + LimitMistake.all + MapMistake.all
+    AccessMistake.all + AdviseMistake.all + FileMistake.all + ListingMistake.all + LimitMistake.all
+    + MapMistake.all
     + PolicyMistake.all + ProtectMistake.all + RemapMistake.all + ResidencyMistake.all
     + TogetherMistake.all.map { $0.withThreads(8) } + UnmapMistake.all
 
