@@ -115,7 +115,7 @@ static void list(uint64_t start, uint64_t end) {
   while (start < end && n < KP_MAX_MAPPINGS && find(start, &found) == 1 && found.start < end) {
     channel->mappings[n++] = (struct kp_mapping){
         .start = found.start, .end = found.end, .protection = (uint32_t)(found.flags & 7),
-        .shared = (found.flags & QUERY_SHARED) != 0, .offset = found.offset};
+        .shared = (found.flags & QUERY_SHARED) != 0, .offset = found.offset, .inode = found.inode};
     start = found.end;
   }
   channel->mapping_count = n;
@@ -139,7 +139,7 @@ static int64_t report_pages(uint64_t start, uint64_t end) {
       // Whatever its rights are; a page that is there is not changed by it.
       if (pread(memory, page_buffer, PAGE, (off_t)page) != PAGE) {
         // A guard over a page that the shared object has: nobody reads it here.
-        if (errno != EIO || !report->shared) return -errno;
+        if (errno != EIO || (!report->shared && found.inode == 0)) return -errno;
         report->state = KP_ABSENT;
         continue;
       }

@@ -68,6 +68,8 @@ struct kp_mapping {
   uint32_t shared;
   /// In bytes; 0 for private anonymous memory.
   uint64_t offset;
+  /// Of what has one; 0 = none.
+  uint64_t inode;
 };
 
 /// What `mincore` says of a page.

@@ -14,6 +14,7 @@
 
 enum {
   KP_SYS_brk = SYS_brk,
+  KP_SYS_ftruncate = SYS_ftruncate,
   KP_SYS_get_mempolicy = SYS_get_mempolicy,
   KP_SYS_madvise = SYS_madvise,
   KP_SYS_mbind = SYS_mbind,
@@ -24,6 +25,8 @@ enum {
   KP_SYS_mmap = SYS_mmap,
   KP_SYS_mprotect = SYS_mprotect,
   KP_SYS_mremap = SYS_mremap,
+  KP_SYS_msync = SYS_msync,
+  KP_SYS_remap_file_pages = SYS_remap_file_pages,
   KP_SYS_mseal = SYS_mseal,
   KP_SYS_munlock = SYS_munlock,
   KP_SYS_munlockall = SYS_munlockall,

@@ -130,6 +130,36 @@ static inline int rl_kernel_set_markers(const void *map, size_t bytes) {
   return prctl(PR_SET_MM, PR_SET_MM_MAP, map, bytes, 0) < 0 ? -errno : 0;
 }
 
+// ---- files ------------------------------------------------------------------------------------
+
+// Raw, so that no interceptor takes pages that other threads write to for a race: a page that is written to while it
+// is on its way to the file is written back once more.
+
+/// `preadv2` and `pwritev2`: bytes, or -errno.
+long rl_preadv(int fd, void *const *pages, unsigned count, size_t bytes, uint64_t offset);
+long rl_pwritev(int fd, void *const *pages, unsigned count, size_t bytes, uint64_t offset);
+/// What a descriptor is, and what it allows.
+struct rl_file {
+  uint64_t device, inode, size;
+  /// `O_ACCMODE` and `O_APPEND`, `O_PATH`.
+  int flags;
+  int is_regular, is_shared_memory, forbids_execution, is_unlinked;
+};
+/// 0 or -errno.
+int rl_file_status(int fd, struct rl_file *file);
+/// Opens the file behind a descriptor once more (0: for reading, 1: for reading and writing), or duplicates the
+/// descriptor where that is not allowed; the new descriptor, or -errno.
+int rl_reopen(int fd, int writable);
+int rl_close(int fd);
+int rl_fsync(int fd);
+int rl_ftruncate(int fd, uint64_t size);
+/// Makes a hole; the size stays. 0 or -errno.
+int rl_punch_hole(int fd, uint64_t offset, uint64_t bytes);
+/// Where the descriptor's file is; the length, or -errno.
+long rl_descriptor_path(int fd, char *path, size_t room);
+/// Starts a thread that nobody waits for; 0 or -errno.
+int rl_start_thread(void *(*body)(void *), void *argument);
+
 static inline int rl_release(void *p, size_t bytes) { return munmap(p, bytes) < 0 ? -errno : 0; }
 
 #endif

@@ -11,13 +11,16 @@ public enum LinuxCall: Int, CaseIterable, Sendable, Hashable {
   case munmap = 11
   case brk = 12
   case mremap = 25
+  case msync = 26
   case mincore = 27
   case madvise = 28
-  case prctl = 157
+  case ftruncate = 77
   case mlock = 149
   case munlock = 150
   case mlockall = 151
   case munlockall = 152
+  case prctl = 157
+  case remapFilePages = 216
   case mbind = 237
   case setMempolicy = 238
   case getMempolicy = 239

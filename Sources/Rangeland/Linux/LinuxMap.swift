@@ -10,6 +10,7 @@ import SystemPackage
 enum LinuxMapFlags {
   static var shared: UInt64 { 1 }
   static var `private`: UInt64 { 2 }
+  static var sharedValidate: UInt64 { 3 }
   static var typeMask: UInt64 { 0xf }
   static var fixed: UInt64 { 0x10 }
   static var anonymous: UInt64 { 0x20 }
@@ -22,7 +23,10 @@ enum LinuxMapFlags {
   static var nonBlocking: UInt64 { 0x1_0000 }
   static var stack: UInt64 { 0x2_0000 }
   static var huge: UInt64 { 0x4_0000 }
+  static var synchronous: UInt64 { 0x8_0000 }
   static var fixedNoReplace: UInt64 { 0x10_0000 }
+  /// Those that `sharedValidate` lets through (Linux `LEGACY_MAP_MASK`).
+  static var validated: UInt64 { 0x7c07_f9f3 }
 
   /// What a space has words for. Other bits, those that exist included, change nothing about memory without a file.
   static func options(_ flags: UInt64) -> MapOptions {
@@ -42,8 +46,6 @@ extension AddressSpace {
   func linuxMap(_ arguments: LinuxArguments) throws(Errno) -> Address {
     let (start, length, flags) = (arguments.first, arguments.second, arguments.fourth)
     if !arguments.sixth.isPageAligned { throw .invalidArgument }
-    // A space has no descriptors.
-    if flags & LinuxMapFlags.anonymous == 0 { throw .badFileDescriptor }
     let address: MapAddress =
       if flags & LinuxMapFlags.fixedNoReplace != 0 {
         .fixedNoReplace(start)
@@ -52,6 +54,7 @@ extension AddressSpace {
       } else {
         start == 0 ? .anywhere : .hint(start)
       }
+    if flags & LinuxMapFlags.anonymous == 0 { return try linuxMapFile(arguments, address) }
     let options = LinuxMapFlags.options(flags)
     if flags & LinuxMapFlags.huge != 0 { throw refusalOfHugePages(length, flags) }
     let sharing: Sharing

@@ -8,8 +8,8 @@ extension AddressSpace {
   /// The mappings of a range, one line each, as `/proc/pid/maps` shows them.
   ///
   /// Takes no lock and makes no writer wait: see `mappings(in:)` for what is consistent. Device and inode are 0,
-  /// but for shared memory: device 00:01 and a number that no other object has at that time. A file mapping
-  /// has the number by which it was made, and no path.
+  /// but for files, and shared memory: device 00:01 and a number that no other object has at that time. A substituted
+  /// file mapping has the number by which it was made, and no path.
   public func maps(in range: AddressRange = .wholeSpace) -> String {
     var text = ""
     let heap = heapRange
@@ -36,7 +36,7 @@ extension MappingInfo {
     text += protection.contains(.execute) ? "x" : "-"
     text += sharing == .shared ? "s" : "p"
     let offset = isAnonymous ? 0 : pageOffset << 12
-    text += " \(Self.hex(offset)) \(sharedObject == nil ? "00:00" : "00:01") "
+    text += " \(Self.hex(offset)) \(listedDevice) "
     text += "\(sharedObject ?? file ?? 0) "
     if let name = listedName ?? (heap.map(range.overlaps) == true ? "[heap]" : nil) {
       let width = text.utf8.count - start
@@ -49,7 +49,16 @@ extension MappingInfo {
   private var isAnonymous: Bool { sharing == .private && file == nil && name == nil }
 
   private var listedName: String? {
-    name ?? (sharedObject == nil ? nil : "/dev/zero (deleted)")
+    name ?? path ?? (sharedObject == nil ? nil : "/dev/zero (deleted)")
+  }
+
+  /// Major and minor number (Linux `new_decode_dev` of a `dev_t`).
+  private var listedDevice: String {
+    if sharedObject != nil { return "00:01" }
+    func pair(_ value: UInt64) -> String { (value < 16 ? "0" : "") + String(value, radix: 16) }
+    let major = device >> 8 & 0xfff | device >> 32 & ~0xfff
+    let minor = device & 0xff | device >> 12 & ~0xff
+    return pair(major) + ":" + pair(minor)
   }
 
   private static func hex(_ value: UInt64) -> String {

@@ -41,6 +41,16 @@ public enum OperationKind: UInt8, CaseIterable, Sendable, Codable {
   case configure
   /// A copy of the whole space.
   case fork
+  /// Pages of a file that are gone go from the spaces that map them.
+  case truncate
+  /// `msync`.
+  case synchronize
+  /// Dirty pages of files go back to them: from the object to its spaces.
+  case writeBack
+  /// `remap_file_pages`.
+  case remapPages
+  /// Which pages were written to.
+  case written
 
   /// The name in reports.
   public var name: String {
@@ -66,6 +76,11 @@ public enum OperationKind: UInt8, CaseIterable, Sendable, Codable {
     case .insertSpecial: "special"
     case .configure: "configure"
     case .fork: "fork"
+    case .truncate: "truncate"
+    case .synchronize: "sync"
+    case .writeBack: "writeback"
+    case .remapPages: "remappages"
+    case .written: "written"
     }
   }
 }

@@ -27,6 +27,12 @@ extension UnsafeMutablePointer where Pointee == SpaceLock {
     return WriteHold(core: core)
   }
 
+  /// Takes the space lock over `range` for reading if nobody ahead conflicts. Never waits.
+  func tryRead(_ range: AddressRange, _ operation: OperationKind) -> ReadHold? {
+    guard let core = tryAcquire(range, .read, operation) else { return nil }
+    return ReadHold(core: core)
+  }
+
   /// Takes the lock word of a VMA for reading a page of it (`.perVMA`). Never waits; `nil` = a writer
   /// is there, and the caller falls back on `read`. The caller is pinned and checks afterwards that the
   /// record is still attached.

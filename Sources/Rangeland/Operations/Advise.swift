@@ -39,6 +39,7 @@ extension AddressSpace {
     case .populateWrite: try populate(range, .writing)
     case _ where advice.isAttribute: try adviseAttribute(advice, range)
     case .dontNeed, .dontNeedLocked: try advisePages(advice, range, .dontNeed)
+    case .willNeed, .remove: try adviseObjects(advice, range)
     default: try advisePages(advice, range, .advise)
     }
     // What lies beyond the end of the space is a hole, found last.
@@ -101,16 +102,13 @@ extension AddressSpace {
       if record.pointee.backing != nil { throw .invalidArgument }
       changePages(piece, hold, context) { tables.releaseLazily(piece, into: &$0, context) }
     case .cold: changePages(piece, hold, context) { tables.age(piece, into: &$0, context) }
-    case .pageOut: changePages(piece, hold, context) { tables.evict(piece, into: &$0, context) }
-    case .remove:
-      // There is an object for shared memory only; that of a private file mapping is not this space's.
-      guard let backing = record.pointee.backing, !flags.contains(.special) else {
-        throw .invalidArgument
+    case .pageOut:
+      changePages(piece, hold, context) { tables.evict(piece, into: &$0, context) }
+      if let backing = record.pointee.backing, backing.pointee.object.pointee.file != nil {
+        let first = backing.pageIndex(piece.start)
+        _ = backing.pointee.object.evict(
+          first..<first + piece.lengthInPages, atMost: .max, context)
       }
-      guard flags.contains(.shared), flags.contains(.mayWrite) else { throw .permissionDenied }
-      // A file's pages are its owner's.
-      guard backing.pointee.object.pointee.kind == .sharedAnonymous else { throw .notSupported }
-      changePages(piece, hold, context) { punchHole(piece, backing, into: &$0, context) }
     case .installGuard:
       if flags.contains(.special) { throw .invalidArgument }
       try installGuards(piece, record, hold, context)
@@ -124,7 +122,7 @@ extension AddressSpace {
 
   /// Changes page-table entries; when it returns nobody can use what was taken away.
   @inline(__always)
-  private func changePages(
+  func changePages(
     _ piece: AddressRange, _ hold: borrowing ReadHold, _ context: Context,
     _ change: (inout FrameDropList) -> Void
   ) {

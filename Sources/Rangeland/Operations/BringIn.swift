@@ -30,7 +30,17 @@ extension AddressSpace {
     let context = reclaimer.context()
     var position = range.start
     while let piece = nextPiece(position, range.end, context) {
-      switch bringInPiece(piece, context) {
+      var wanted: WantedPage?
+      switch bringInPiece(piece, &wanted, context) {
+      case .done where wanted != nil:
+        // Nothing is held while a page of a file is read in.
+        let page = wanted!
+        switch bringIn(page.object, page.index, isRandom: page.isRandom, context) {
+        case nil: position = page.address
+        case let refusal?:
+          if stopsAtError { throw refusal == .outOfMemory ? .noMemory : .badAddress }
+          position = piece.end
+        }
       case .done: position = piece.end
       case .again: position = piece.start
       case .passed(let end, let errno):
@@ -61,7 +71,9 @@ extension AddressSpace {
       start: start, end: min(end, next.pointee.end, (start >> 21 + 1) << 21))
   }
 
-  private func bringInPiece(_ piece: AddressRange, _ context: Context) -> PieceOutcome {
+  private func bringInPiece(
+    _ piece: AddressRange, _ wanted: inout WantedPage?, _ context: Context
+  ) -> PieceOutcome {
     let hold = lock.read(piece, .populate)
     park.pass(.populate)
     LockMap.observe(.layout, hold, piece)
@@ -76,9 +88,10 @@ extension AddressSpace {
     let end = min(piece.end, record.pointee.end)
     var position = piece.start
     while position < end {
-      if let errno = bringIn(page: position, access, hold, context) {
+      if let errno = bringIn(page: position, access, hold, &wanted, context) {
         return .passed(vmaEnd, errno)
       }
+      if wanted != nil { return .done }
       position += Address.pageSize
     }
     return end == piece.end ? .done : .passed(end, nil)

@@ -17,6 +17,9 @@ extension AddressSpace {
       preconditionFailure("AddressSpace: \(error) while the space was taken down")
     }
     let context = reclaimer.context()
+    memory.files.unregister(identity)
+    memory.files.settle(context)
+    SpacePlace.destroy(place)
     tables.destroy(arena, context)
     accessors.destroy()
     counters.destroy()

@@ -36,8 +36,13 @@ extension AddressSpace {
     if policy == .perVMA {
       switch faultUnderCell(address, access, accessor, context) {
       case .done: return
+      case .doneAround: return mapAround(address, context)
       case .refused(let reason):
         throw AccessFault(reason: reason, address: address, access: access)
+      case .needsPage(let object, let index, let isRandom):
+        if let reason = bringIn(object, index, isRandom: isRandom, context) {
+          throw AccessFault(reason: reason, address: address, access: access)
+        }
       case .unmapped, .needsSpaceLock: break
       }
     }
@@ -50,9 +55,15 @@ extension AddressSpace {
       hold.release()
       switch outcome {
       case .done: return
+      case .doneAround: return mapAround(address, context)
+      case .needsPage(let object, let index, let isRandom):
+        if let reason = bringIn(object, index, isRandom: isRandom, context) {
+          throw AccessFault(reason: reason, address: address, access: access)
+        }
       case .unmapped:
         if growStack(to: address, context) { continue }
         throw AccessFault(reason: .notMapped, address: address, access: access)
+      case .refused(.outOfMemory) where memory.files.reclaim(64, context) > 0: continue
       case .refused(let reason):
         throw AccessFault(reason: reason, address: address, access: access)
       case .needsSpaceLock: preconditionFailure("a fault under the space lock asked for it")
@@ -63,6 +74,10 @@ extension AddressSpace {
   /// What became of a fault.
   enum Outcome {
     case done
+    /// The page of a file was read; pages near it may be mapped too.
+    case doneAround
+    /// A page of a file has to be read in, under no lock: the object, with a reference, and the page.
+    case needsPage(ObjectRef, UInt64, isRandom: Bool)
     case refused(AccessFault.Reason)
     /// No VMA is there; a stack above may grow.
     case unmapped
@@ -120,7 +135,7 @@ extension AddressSpace {
         ? resolvePrivateWrite(page.start, record, accessor, context)
         : resolvePrivateRead(page.start, record, context)
     }
-    return resolveShared(page.start, record, context)
+    return resolveShared(page.start, record, access, context)
   }
 
   /// Gives a VMA its anonymous identity, once (Linux `__anon_vma_prepare`): that of a neighbour it could
@@ -183,7 +198,7 @@ extension AddressSpace {
     if source == nil, existing.isEmpty, let backing = record.pointee.backing {
       // A file page that was never read: there is nothing to copy from until it is mapped.
       switch mapObjectPage(backing, page, record, writable: false, context) {
-      case .done: source = tables.lookup(page, context)
+      case .done, .doneAround: source = tables.lookup(page, context)
       case let other: return other
       }
     }
@@ -235,8 +250,14 @@ extension AddressSpace {
         arena.release(frame, context)
         return resolvePrivateWrite(page, record, accessor, context)
       }
-      arena.pointee.bytes(of: frame).copyMemory(
-        from: arena.pointee.bytes(of: source.frame), byteCount: Int(Address.pageSize))
+      // Others may write to the page of an object.
+      if source.kind == .anonymous {
+        arena.pointee.bytes(of: frame).copyMemory(
+          from: arena.pointee.bytes(of: source.frame), byteCount: Int(Address.pageSize))
+      } else {
+        copyPage(
+          from: arena.pointee.bytes(of: source.frame), to: arena.pointee.bytes(of: frame))
+      }
     }
     var drops = FrameDropList(arena, accessors, context)
     tables.replace(new, at: page, in: leaf, &drops)
@@ -269,21 +290,27 @@ extension AddressSpace {
 
   /// An access to a shared page: the object's page with the VMA's rights.
   private func resolveShared(
-    _ page: Address, _ record: RecordRef, _ context: Context
+    _ page: Address, _ record: RecordRef, _ access: AccessKind, _ context: Context
   ) -> Outcome {
     guard let backing = record.pointee.backing else { return .refused(.notMapped) }
     return mapObjectPage(
-      backing, page, record, writable: record.pointee.flags.contains(.write), context)
+      backing, page, record, writable: record.pointee.flags.contains(.write),
+      isWrite: access == .write, context)
   }
 
   /// Maps the object's page at `page`, made if need be.
   private func mapObjectPage(
-    _ backing: MappingRef, _ page: Address, _ record: RecordRef, writable: Bool, _ context: Context
+    _ backing: MappingRef, _ page: Address, _ record: RecordRef, writable: Bool,
+    isWrite: Bool = false, _ context: Context
   ) -> Outcome {
     // Before the object makes a page: nobody gets to a guarded one.
     let seen = tables.leaf(page)
     if let seen, seen.latchedEntry(page).isGuard { return .refused(.notMapped) }
     let object = backing.pointee.object
+    if let file = object.pointee.file {
+      return mapFilePage(
+        file, backing, page, record, isWrite: isWrite, seen: seen, context)
+    }
     let frame: FrameNumber
     switch object.pageCreating(backing.pageIndex(page), context) {
     case .frame(let found): frame = found

@@ -30,6 +30,8 @@ extension AddressSpace {
       policy, placement, memory, limits, layout.pointee.usesCache, lock.pointee.ledger != nil,
       forkedFrom: self)
     var hold = lock.write(.wholeSpace, .fork)
+    // Whoever finds the child through an object that it maps waits, as for the parent. Nobody has it yet.
+    let childHold = child.lock.tryWrite(.wholeSpace, .fork)!
     context.pin()
     lockCells(.wholeSpace, &hold)
     park.pass(.fork)
@@ -38,8 +40,9 @@ extension AddressSpace {
     child.heap.programBreak.store(heap.programBreak.load(ordering: .relaxed), ordering: .relaxed)
     child.vdso.store(vdso.load(ordering: .relaxed), ordering: .relaxed)
     child.hasSeals.store(hasSeals.load(ordering: .relaxed), ordering: .relaxed)
-    let isDone = copyMappings(to: child, hold, context)
+    let isDone = copyMappings(to: child, hold, childHold, context)
     context.unpin()
+    childHold.release()
     hold.release()
     // A child that failed is taken down under its own lock, so only now.
     return try withExtendedLifetime(child) { () throws(Errno) in
@@ -50,7 +53,8 @@ extension AddressSpace {
 
   /// Copies all VMAs and then takes the last right to write from this space's threads. `false` = no memory.
   private func copyMappings(
-    to child: AddressSpace, _ hold: borrowing WriteHold, _ context: Context
+    to child: AddressSpace, _ hold: borrowing WriteHold, _ childHold: borrowing WriteHold,
+    _ context: Context
   ) -> Bool {
     var change = LayoutChange()
     var copied = PageTables.Copied()
@@ -58,7 +62,7 @@ extension AddressSpace {
     var isDone = true
     layout.pointee.forEachRecord(in: .wholeSpace) { record, _ in
       do throws(Errno) {
-        try copy(record, to: child, hold, context, &change, &copied, &drops)
+        try copy(record, to: child, hold, childHold, context, &change, &copied, &drops)
       } catch {
         isDone = false
       }
@@ -80,8 +84,9 @@ extension AddressSpace {
   }
 
   private func copy(
-    _ record: RecordRef, to child: AddressSpace, _ hold: borrowing WriteHold, _ context: Context,
-    _ change: inout LayoutChange, _ copied: inout PageTables.Copied, _ drops: inout FrameDropList
+    _ record: RecordRef, to child: AddressSpace, _ hold: borrowing WriteHold,
+    _ childHold: borrowing WriteHold, _ context: Context, _ change: inout LayoutChange,
+    _ copied: inout PageTables.Copied, _ drops: inout FrameDropList
   ) throws(Errno) {
     let range = record.pointee.range
     var flags = record.pointee.flags
@@ -93,9 +98,11 @@ extension AddressSpace {
       attributes.anonymous?.release(context)
     }
     if let backing = record.pointee.backing {
+      if backing.pointee.object.pointee.file != nil { memory.files.register(child) }
       attributes.backing = ObjectMapping.make(
-        backing.pointee.object, space: child.identity, deltaPages: backing.pointee.deltaPages,
-        context)
+        backing.pointee.object, space: child.identity, place: child.place,
+        opener: backing.pointee.opener, deltaPages: backing.pointee.deltaPages,
+        errorCursor: backing.pointee.errorCursor.load(ordering: .relaxed), context)
       if attributes.backing == nil { throw .noMemory }
     }
     LockMap.observe(.anonymousIdentity, hold, range)
@@ -107,7 +114,7 @@ extension AddressSpace {
       if attributes.anonymous == nil { throw .noMemory }
     }
     try child.layout.pointee.append(
-      range, attributes, copiedUnder: hold, context, &change)
+      range, attributes, childHold, context, &change)
     if flags.contains(.special) { record.tellSpecialOpened() }
     // Where nobody has written or put a guard, a fault finds the pages where this space found them (Linux `vma_needs_copy`).
     if anonymous == nil { return }

@@ -42,6 +42,7 @@ extension AddressSpace {
     }
     try refuseMany()
     let context = reclaimer.context()
+    defer { memory.files.settle(context) }
     var attributes = VMAAttributes(flags: VMAFlags(protection, sharing))
     if !options.isEmpty { apply(options, to: &attributes) }
     if sharing == .shared {
@@ -50,27 +51,35 @@ extension AddressSpace {
         .sharedAnonymous, identity: 0, lastPage: rounded.pageNumber - 1, context)
       attributes.pageOffset = 0
     }
+    return try map(attributes, rounded, address, options, context)
+  }
+
+  /// Maps attributes whose backing has a reference for the call, and brings pages in that are to be there.
+  func map(
+    _ attributes: VMAAttributes, _ length: UInt64, _ address: MapAddress, _ options: MapOptions,
+    _ context: Context
+  ) throws(Errno) -> Address {
     // The records that use it have references of their own.
     defer { attributes.backing?.release(context) }
     let start: Address
     switch address {
     case .fixed(let wanted):
       start = try mapFixed(
-        Self.fixedRange(wanted, rounded), attributes, replacing: true, .map, context)
+        Self.fixedRange(wanted, length), attributes, replacing: true, .map, context)
     case .fixedNoReplace(let wanted):
       start = try mapFixed(
-        Self.fixedRange(wanted, rounded), attributes, replacing: false, .map, context)
+        Self.fixedRange(wanted, length), attributes, replacing: false, .map, context)
     case .hint(let hint):
       start = try mapPlaced(
-        rounded, hint: hint, attributes, below2GiB: options.contains(.below2GiB), context)
+        length, hint: hint, attributes, below2GiB: options.contains(.below2GiB), context)
     case .anywhere:
       start = try mapPlaced(
-        rounded, hint: nil, attributes, below2GiB: options.contains(.below2GiB), context)
+        length, hint: nil, attributes, below2GiB: options.contains(.below2GiB), context)
     }
     if futureLock.load(ordering: .relaxed) != 0
       || options.rawValue & (MapOptions.locked.rawValue | MapOptions.populate.rawValue) != 0
     {
-      bringIn(AddressRange(start: start, end: start + rounded))
+      bringIn(AddressRange(start: start, end: start + length))
     }
     return start
   }
@@ -87,7 +96,7 @@ extension AddressSpace {
   }
 
   /// Linux `calc_vm_flag_bits`.
-  private func apply(_ options: MapOptions, to attributes: inout VMAAttributes) {
+  func apply(_ options: MapOptions, to attributes: inout VMAAttributes) {
     if options.contains(.growsDown) { attributes.flags.insert(.growsDown) }
     // Linux 6.7 and later: a stack of a thread would be one huge page.
     if options.contains(.stack) { attributes.flags.insert(.noHugePage) }
@@ -103,7 +112,10 @@ extension AddressSpace {
   }
 
   /// What a mapping of a wrong type gets: the errors that the kernel finds before it looks at the type.
-  func refusal(of address: MapAddress, _ length: UInt64, _ options: MapOptions) -> Errno {
+  func refusal(
+    of address: MapAddress, _ length: UInt64, _ options: MapOptions,
+    otherwise: Errno = .invalidArgument
+  ) -> Errno {
     do throws(Errno) {
       guard length != 0 else { throw .invalidArgument }
       guard let rounded = length.roundedUpToPage, rounded != 0, rounded <= Address.spaceEnd else {
@@ -122,7 +134,7 @@ extension AddressSpace {
       if options.contains(.locked) { flags.insert(.locked) }
       try refuseLock(
         of: rounded >> 12, flags, isAsked: options.contains(.locked), reclaimer.context())
-      return .invalidArgument
+      return otherwise
     } catch {
       return error
     }
@@ -154,7 +166,8 @@ extension AddressSpace {
       let object = MemoryObject.make(
         kind, identity: number, lastPage: lastPage, arena, context)
     else { throw .noMemory }
-    let mapping = ObjectMapping.make(object, space: identity, deltaPages: 0, context)
+    let mapping = ObjectMapping.make(
+      object, space: identity, place: place, deltaPages: 0, context)
     object.release(context)
     guard let mapping else { throw .noMemory }
     return mapping
@@ -208,7 +221,7 @@ extension AddressSpace {
 
   /// `insert` within the limits.
   @inline(never)
-  private func insertLimited(
+  func insertLimited(
     _ range: AddressRange, _ attributes: VMAAttributes, replacing: Bool,
     _ hold: borrowing WriteHold, _ change: inout LayoutChange, _ context: Context
   ) throws(Errno) {

@@ -13,6 +13,8 @@ enum Populating {
   case reading
   /// `MADV_POPULATE_WRITE`.
   case writing
+  /// `MAP_POPULATE`: for writing where that is allowed.
+  case remapped
 
   /// How pages of a mapping with these flags are accessed; `nil` = they may not.
   @inline(__always)
@@ -21,6 +23,7 @@ enum Populating {
     // The right itself: that the processor lets a page be read that may only be written is not asked.
     case .reading: flags.contains(.read) ? .read : nil
     case .writing: flags.contains(.write) ? .write : nil
+    case .remapped: flags.contains(.write) ? .write : flags.allows(.read) ? .read : nil
     }
   }
 }
@@ -31,6 +34,33 @@ extension AddressSpace {
     let before = LockMap.enter(.populate)
     defer { LockMap.leave(before) }
     let context = reclaimer.context()
+    var position = range.start
+    while position < range.end {
+      let wanted = try populateHeld(
+        AddressRange(start: position, end: range.end), populating, context)
+      guard let wanted else { return }
+      // Nothing is held while a page of a file is read in.
+      switch bringIn(wanted.object, wanted.index, isRandom: wanted.isRandom, context) {
+      case nil: position = wanted.address
+      case .outOfMemory: throw .noMemory
+      case .some: throw .badAddress
+      }
+    }
+  }
+
+  /// A page of a file that populating needs.
+  struct WantedPage {
+    var address: Address
+    /// With a reference.
+    var object: ObjectRef
+    var index: UInt64
+    var isRandom: Bool
+  }
+
+  /// Populates up to the first page that has to be read in.
+  private func populateHeld(
+    _ range: AddressRange, _ populating: Populating, _ context: Context
+  ) throws(Errno) -> WantedPage? {
     let hold = lock.read(range, .populate)
     park.pass(.populate)
     LockMap.observe(.layout, hold, range)
@@ -38,17 +68,21 @@ extension AddressSpace {
     while position < range.end {
       // Some pages at a time, so that nobody's memory waits for a long range.
       let stop = min(range.end, position + 64 * Address.pageSize)
+      var wanted: WantedPage?
       context.pin()
       let failure = populateSome(
-        AddressRange(start: position, end: stop), populating, hold, context)
+        AddressRange(start: position, end: stop), populating, hold, &wanted, context)
       context.unpin()
       if let failure { throw failure }
+      if let wanted { return wanted }
       position = stop
     }
+    return nil
   }
 
   private func populateSome(
-    _ range: AddressRange, _ populating: Populating, _ hold: borrowing ReadHold, _ context: Context
+    _ range: AddressRange, _ populating: Populating, _ hold: borrowing ReadHold,
+    _ wanted: inout WantedPage?, _ context: Context
   ) -> Errno? {
     var position = range.start
     while position < range.end {
@@ -58,7 +92,8 @@ extension AddressSpace {
         !record.pointee.flags.contains(.device)
       else { return .invalidArgument }
       while position < end {
-        if let failure = bringIn(page: position, access, hold, context) { return failure }
+        if let failure = bringIn(page: position, access, hold, &wanted, context) { return failure }
+        if wanted != nil { return nil }
         position += Address.pageSize
       }
     }
@@ -67,11 +102,17 @@ extension AddressSpace {
 
   /// Makes one page present, as if it was accessed, and keeps it from being let go; `ENOMEM` without memory, `EFAULT`
   /// where there is none. The thread is pinned.
+  ///
+  /// - Parameter wanted: the page of a file that has to be read in first, when nothing is held.
   func bringIn(
-    page: Address, _ access: AccessKind, _ hold: borrowing ReadHold, _ context: Context
+    page: Address, _ access: AccessKind, _ hold: borrowing ReadHold, _ wanted: inout WantedPage?,
+    _ context: Context
   ) -> Errno? {
     switch resolve(page, access, hold, mayPublishIdentity: true, nil, context) {
-    case .done:
+    case .needsPage(let object, let index, let isRandom):
+      wanted = WantedPage(address: page, object: object, index: index, isRandom: isRandom)
+      return nil
+    case .done, .doneAround:
       if access == .write { tables.takeBack(page, context) }
       return nil
     case .refused(.outOfMemory): return .noMemory

@@ -124,9 +124,14 @@ extension AddressSpace {
     }
     hold.withReadView { view in
       var position = step.range.start
-      while position < step.range.end, bringIn(page: position, .write, view, context) == nil {
+      var wanted: WantedPage?
+      while position < step.range.end,
+        bringIn(page: position, .write, view, &wanted, context) == nil, wanted == nil
+      {
         position += Address.pageSize
       }
+      // A page that has to be read in comes with the write.
+      wanted?.object.release(context)
     }
   }
 

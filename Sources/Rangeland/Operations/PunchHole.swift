@@ -35,23 +35,49 @@ extension AddressSpace {
     _ context: Context
   ) -> Bool {
     var isDone = true
-    object.forEachMapping(of: index) { space, address in
+    object.forEachPlace(of: index) { place, address in
       LockMap.observe(.reverseMap, .objectMappings, .read)
-      // Nothing shares an object with another space before there is a fork.
-      precondition(space == identity, "AddressSpace: another space maps the object")
+      if place != self.place {
+        unmap(frame, at: address, in: place, context)
+        return
+      }
       if drops.room == 0 {
         isDone = false
         return
       }
       guard let leaf = tables.latchLeafInOrder(address, context) else { return }
-      let entry = leaf.latchedEntry(address)
-      if entry.isPresent && !entry.isZeroPage && entry.frame == frame {
+      if leaf.maps(frame, at: address) {
         LockMap.observe(.pageTableEntry, .pageTable, .write)
         drops.add(leaf.extract(address), at: address)
       }
       leaf.unlockLeaf()
     }
     return isDone
+  }
+
+  /// The same in another space that a fork has given the object to. Its threads are told at once.
+  private func unmap(
+    _ frame: FrameNumber, at address: Address, in place: SpacePlaceRef, _ context: Context
+  ) {
+    var drops = FrameDropList(arena, place.pointee.accessors, context)
+    if let leaf = place.pointee.tables.latchLeafInOrder(address, context) {
+      if leaf.maps(frame, at: address) {
+        LockMap.observe(.pageTableEntry, .pageTable, .write)
+        drops.add(leaf.extract(address), at: address)
+      }
+      leaf.unlockLeaf()
+    }
+    drops.shootdown()
+    place.pointee.account(drops, context)
+    drops.release()
+  }
+}
+
+extension UnsafeMutablePointer where Pointee == PageTable {
+  /// Whether an entry maps a frame. Needs the latch.
+  fileprivate func maps(_ frame: FrameNumber, at address: Address) -> Bool {
+    let entry = latchedEntry(address)
+    return entry.isPresent && !entry.isZeroPage && entry.frame == frame
   }
 }
 

@@ -108,7 +108,9 @@ extension AddressSpace {
     let delta = address.pageNumber &- offset
     if let backing {
       attributes.backing = ObjectMapping.make(
-        backing.pointee.object, space: identity, deltaPages: delta, context)
+        backing.pointee.object, space: identity, place: place, opener: backing.pointee.opener,
+        deltaPages: delta, errorCursor: backing.pointee.errorCursor.load(ordering: .relaxed),
+        context)
       if attributes.backing == nil { throw .noMemory }
     }
     if let anonymous {

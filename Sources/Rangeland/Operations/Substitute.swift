@@ -29,6 +29,7 @@ extension AddressSpace {
     guard range.start.isPageAligned, range.end.isPageAligned else { throw .invalidArgument }
     guard range.end <= Address.spaceEnd else { throw .noMemory }
     let context = reclaimer.context()
+    defer { memory.files.settle(context) }
     var attributes = VMAAttributes(flags: VMAFlags(protection, sharing))
     if growsDown { attributes.flags.insert(.growsDown) }
     if let file {
@@ -50,6 +51,7 @@ extension AddressSpace {
     let before = LockMap.enter(.substitute)
     defer { LockMap.leave(before) }
     let range = try Self.unmapRange(range.start, range.length)
+    defer { memory.files.settle(reclaimer.context()) }
     try removeAll(range, lock.write(range, .substitute))
   }
 
@@ -59,7 +61,8 @@ extension AddressSpace {
   ) throws(Errno) -> MappingRef {
     guard let object = files.object(number, arena, context) else { throw .noMemory }
     let mapping = ObjectMapping.make(
-      object, space: identity, deltaPages: range.start.pageNumber &- pageOffset, context)
+      object, space: identity, place: place, deltaPages: range.start.pageNumber &- pageOffset,
+      context)
     object.release(context)
     guard let mapping else { throw .noMemory }
     return mapping

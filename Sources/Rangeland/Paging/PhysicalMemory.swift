@@ -21,6 +21,8 @@ public final class PhysicalMemory: @unchecked Sendable {
   let arena: UnsafeMutablePointer<FrameArena>
   /// Memory policies by number: spaces that share objects share their policies. A latch of their own.
   let policies: MemoryPolicies
+  /// File objects whose pages are frames of this memory.
+  let files = FileTable()
 
   /// Frames in 16 GiB.
   public static var defaultFrameLimit: Int { 4 << 20 }
@@ -49,6 +51,7 @@ public final class PhysicalMemory: @unchecked Sendable {
   }
 
   deinit {
+    files.writer.stop()
     FrameArena.destroy(arena)
     Reclaimer.destroy(reclaimer)
   }

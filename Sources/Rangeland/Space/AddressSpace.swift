@@ -37,6 +37,8 @@ public final class AddressSpace: @unchecked Sendable {
   /// Page tables. Entries are installed under the space lock for reading over the page, taken out under
   /// it for writing (`dontNeed`: for reading), each under its table's latch.
   let tables: PageTables
+  /// What the reverse map works on. Immutable.
+  let place: SpacePlaceRef
   /// The threads' views. Each is used by its thread; a shootdown writes one word of it.
   let accessors: AccessorTable
   /// Objects of files, by number: a fork has the same. A latch of their own.
@@ -150,6 +152,7 @@ public final class AddressSpace: @unchecked Sendable {
     self.accessors = accessors
     self.counters = counters
     self.layout = layout
+    place = SpacePlace.make(tables, accessors, layout, counters)
     if let parent {
       parent.files.retain()
       files = parent.files

@@ -40,7 +40,8 @@ public enum Advice: Int32, CaseIterable, Sendable, Hashable {
 
   // Things done to pages.
 
-  /// The pages will be wanted soon (`MADV_WILLNEED`): there is nowhere to read them from yet.
+  /// The pages will be wanted soon (`MADV_WILLNEED`): those of files are read before the call returns. What cannot be read
+  /// is no error.
   case willNeed = 3
   /// The pages are thrown away (`MADV_DONTNEED`). `EINVAL` for a locked mapping and a device.
   case dontNeed = 4
@@ -50,14 +51,15 @@ public enum Advice: Int32, CaseIterable, Sendable, Hashable {
   /// it reads as before, afterwards as zeros. `EINVAL` for a locked mapping and for all but private memory
   /// without file.
   case free = 8
-  /// The contents of a shared object are thrown away, for all who map it (`MADV_REMOVE`): they read as zeros.
-  /// `EINVAL` for private memory without file, for a special and for a locked mapping; `EACCES` for a private mapping
-  /// of a file; `ENOTSUP` for a file's own pages.
+  /// The contents of a shared object are thrown away, for all who map it (`MADV_REMOVE`): they read as zeros; a file gets
+  /// a hole. `EINVAL` for private memory without file, for a special and for a locked mapping; `EACCES` for what may not
+  /// be written, or is a private mapping of a file; `ENOTSUP` for an object that cannot have holes.
   case remove = 9
   /// The pages were not used for long (`MADV_COLD`). `EINVAL` for a locked mapping and a device.
   case cold = 20
-  /// The pages should leave memory (`MADV_PAGEOUT`): those that `free` has released go, those of shared memory leave
-  /// this mapping and stay with their object, others have nowhere to go to. `EINVAL` for a locked mapping and a device.
+  /// The pages should leave memory (`MADV_PAGEOUT`): those that `free` has released go, and clean pages of files; those of
+  /// shared memory leave this mapping and stay with their object, others have nowhere to go to. `EINVAL` for a locked
+  /// mapping and a device.
   case pageOut = 21
   /// As if every page was read (`MADV_POPULATE_READ`).
   case populateRead = 22

@@ -12,8 +12,14 @@ public struct MappingInfo: Sendable, Hashable, CustomStringConvertible {
   public var sharing: Sharing
   /// Offset into what it maps, in pages; anonymous private memory: the page number at creation.
   public var pageOffset: UInt64
-  /// The file of a substituted file mapping, by the number its owner gave; `nil` = anonymous.
+  /// The inode of a file, or the number of another `FileObject`; of a substituted file mapping the number that its owner
+  /// gave; `nil` = no file.
   public var file: UInt64?
+  /// The device of a file; 0 for others.
+  public var device: UInt64 { source?.device ?? 0 }
+  /// Where a file is now, with ` (deleted)` if it has no name any more; the name of another `FileObject`; `nil` = none.
+  public var path: String? { source?.path }
+  var source: FileSource?
   /// The name of a special mapping; `nil` for others.
   public var name: String?
   /// Of shared memory: a number that no other object of the process has while this one lives; `nil` for others.
@@ -26,7 +32,7 @@ public struct MappingInfo: Sendable, Hashable, CustomStringConvertible {
     let rights =
       (protection.contains(.read) ? "r" : "-") + (protection.contains(.write) ? "w" : "-")
       + (protection.contains(.execute) ? "x" : "-") + (sharing == .shared ? "s" : "p")
-    let name = file.map { " file:\($0)" } ?? self.name.map { " \($0)" } ?? ""
+    let name = (path ?? self.name).map { " \($0)" } ?? file.map { " file:\($0)" } ?? ""
     return
       "\(String(range.start, radix: 16))-\(String(range.end, radix: 16)) \(rights) "
       + "\(String(pageOffset, radix: 16))\(name)"

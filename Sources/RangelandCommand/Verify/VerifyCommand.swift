@@ -147,11 +147,12 @@ struct VerifyCommand: ParsableCommand {
 
   /// What `--only` takes.
   private static func kinds(_ text: String) throws -> [VerifyCall.Kind] {
-    try text.split(separator: ",").map { word in
+    try text.split(separator: ",").flatMap { word -> [VerifyCall.Kind] in
+      if word == "files" { return VerifyCall.Kind.ofFiles }
       guard let kind = VerifyCall.Kind(rawValue: String(word)) else {
         throw ValidationError("'\(word)' is no kind of call; the kinds are \(kindNames)")
       }
-      return kind
+      return [kind]
     }
   }
 

@@ -75,6 +75,17 @@ struct AccessCall: CallDefinition {
       ? [] : [KernelProcess.AddressPair(start: call.at, end: end)]
   }
 
+  /// What is stored behind the end of a file, in its last page, each side may lose when it likes.
+  func isComparable(_ call: VerifyCall, _ subject: any VerifySubject) -> Bool {
+    if !isStore { return true }
+    return subject.mappings(call.at, call.at &+ call.length).allSatisfy { mapping in
+      if mapping.file == 0 || !mapping.isShared { return true }
+      let last = mapping.offset + (call.at &+ call.length &- 1 &- mapping.start)
+      let size = UInt64(subject.contents(mapping.file - 1, isWritten: false).count)
+      return last < size || last >= (size + 4095) & ~4095
+    }
+  }
+
   func near(_ call: VerifyCall) -> [NearPlace] { [] }
 
   func perform(_ call: VerifyCall, on space: AddressSpace) -> VerifyOutcome {

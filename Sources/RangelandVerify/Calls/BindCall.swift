@@ -45,6 +45,11 @@ struct BindCall: CallDefinition {
 
   // MARK: on both sides
 
+  func isComparable(_ call: VerifyCall, _ subject: any VerifySubject) -> Bool {
+    // A file in shared memory has a policy of its own, through private mappings too.
+    call.protection & 0xfff == 0 || !subject.mapsFile(call.at, call.length)
+  }
+
   func request(_ call: VerifyCall) -> KernelRequest {
     var request = KernelRequest(
       KP_SYS_mbind, call.at, call.length, call.protection, 0, 65, call.flags)

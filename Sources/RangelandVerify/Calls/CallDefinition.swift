@@ -180,6 +180,14 @@ extension VerifyCall {
       where: condition)
   }
 
+  /// Whether shared memory that is no file is mapped in the call's range.
+  func meetsSharedMemory(_ subject: any VerifySubject) -> Bool {
+    let end = at.addingReportingOverflow(length)
+    return subject.mappings(at, end.overflow ? Address.spaceEnd : end.partialValue).contains {
+      $0.isShared && $0.file == 0
+    }
+  }
+
   /// The length rounded up to pages; `nil` when that wraps.
   var roundedLength: UInt64? {
     let (sum, overflow) = length.addingReportingOverflow(4095)

@@ -11,6 +11,7 @@ extension VerifyCall {
     case fork
     case brk
     case capset
+    case truncate = "ftruncate"
     case getPolicy = "get_mempolicy"
     case load
     case madvise
@@ -20,12 +21,15 @@ extension VerifyCall {
     case mlock2
     case mlockall
     case mmap
+    case mapFile = "mmap_file"
     case mprotect
     case mremap
     case mseal
     case munlock
     case munlockall
+    case msync
     case munmap
+    case remapFilePages = "remap_file_pages"
     case setrlimit
     case store
 
@@ -36,6 +40,7 @@ extension VerifyCall {
       case .fork: ForkCall()
       case .brk: BreakCall()
       case .capset: PrivilegeCall()
+      case .truncate: TruncateCall()
       case .getPolicy: PolicyCall()
       case .load: AccessCall(isStore: false)
       case .madvise: AdviseCall()
@@ -45,12 +50,15 @@ extension VerifyCall {
       case .mlock2: LockCall(kind: .mlock2)
       case .mlockall: LockAllCall(unlocks: false)
       case .mmap: MapCall()
+      case .mapFile: MapFileCall()
       case .mprotect: ProtectCall()
       case .mremap: RemapCall()
       case .mseal: SealCall()
       case .munlock: LockCall(kind: .munlock)
       case .munlockall: LockAllCall(unlocks: true)
+      case .msync: SynchronizeCall()
       case .munmap: UnmapCall()
+      case .remapFilePages: RemapPagesCall()
       case .setrlimit: LimitCall()
       case .store: AccessCall(isStore: true)
       }

@@ -129,8 +129,10 @@ struct RemapCall: CallDefinition {
       }
   }
 
-  /// What stays of locked memory whose pages have moved is counted as locked for ever in Linux (docs/linux.md).
+  /// Files are placed by their offsets for huge pages. What stays of locked memory whose pages have moved is counted as
+  /// locked for ever in Linux (docs/linux.md).
   func isComparable(_ call: VerifyCall, _ subject: any VerifySubject) -> Bool {
+    if call.newLength >= 2 << 20, subject.mapsFile(call.at, max(call.length, 1)) { return false }
     if call.flags & Self.keepsSource == 0 { return true }
     let end = call.at.addingReportingOverflow(call.length)
     return !subject.mappings(call.at, end.overflow ? Address.spaceEnd : end.partialValue)

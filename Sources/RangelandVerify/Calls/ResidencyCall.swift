@@ -46,6 +46,11 @@ struct ResidencyCall: CallDefinition {
     return isRefused ? [] : nil
   }
 
+  /// What of a file is in memory is each side's matter.
+  func isComparable(_ call: VerifyCall, _ subject: any VerifySubject) -> Bool {
+    !subject.mapsFile(call.at, call.length)
+  }
+
   func perform(_ call: VerifyCall, on space: AddressSpace) -> VerifyOutcome {
     do throws(Errno) {
       var outcome = VerifyOutcome.success

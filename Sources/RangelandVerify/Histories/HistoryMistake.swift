@@ -122,4 +122,8 @@ private final class MistakenHistory: VerifySubject {
   func sizes() -> VerifySizes { inner.sizes() }
 
   func fork() -> (any VerifySubject)? { inner.fork() }
+
+  func contents(_ file: Int, isWritten: Bool) -> [UInt8] {
+    inner.contents(file, isWritten: isWritten)
+  }
 }

@@ -197,12 +197,18 @@ final class Judge {
       run.fail("sizes", "\(expected)", "\(got)")
       return
     }
+    if let difference = fileDifference(subject, isWritten: false) {
+      run.fail("files", difference.0, difference.1)
+      return
+    }
     var seen = SharedResidency(kernel: 0, subject: 0)
     for window in kernel.windows {
       try comparePages(window, subject, &seen, &run)
       if run.difference != nil { return }
     }
-    if KernelProcess.tellsExactResidency, !shared.isPossible(seen) {
+    // Files in shared memory count as that, and which of their pages are mapped is each side's matter.
+    let hasFiles = kernel.windows.contains { subject.mapsFile($0.start, $0.end - $0.start) }
+    if KernelProcess.tellsExactResidency, !hasFiles, !shared.isPossible(seen) {
       run.fail(
         "sizes", "RssShmem \(shared.kernel) of \(seen.kernel) pages that exist",
         "RssShmem \(shared.subject), but \(seen.subject) pages are present")
@@ -244,7 +250,8 @@ final class Judge {
         if isPresent { subjectShared += 1 }
         if hash != nil { kernelShared += 1 }
       }
-      if !isShared, isPresent != (hash != nil) {
+      // Of a file the kernel tells what is in its page cache.
+      if !isShared, current?.file == 0, isPresent != (hash != nil) {
         found = VerifyDifference(
           index: index, what: "residency", kernel: "\(hex(page)) \(hash != nil)",
           subject: "\(isPresent)")
@@ -280,7 +287,22 @@ final class Judge {
     var sizes = subject.sizes()
     // What lies outside may stay locked.
     sizes.outsideLocks = 0
-    return sizes == VerifySizes() ? nil : differs("\(sizes)")
+    if sizes != VerifySizes() { return differs("\(sizes)") }
+    guard let difference = fileDifference(subject, isWritten: true) else { return nil }
+    return VerifyDifference(
+      index: index, what: "files", kernel: difference.0, subject: difference.1)
+  }
+
+  /// How the files of the two sides differ.
+  private func fileDifference(
+    _ subject: any VerifySubject, isWritten: Bool
+  ) -> (String, String)? {
+    for file in 0..<VerifyFiles.fileCount {
+      let got = subject.contents(file, isWritten: isWritten)
+      let expected = VerifyFiles.contents(kernel.files.kernel, file)
+      if let difference = VerifyFiles.difference(file, expected, got) { return difference }
+    }
+    return nil
   }
 }
 

@@ -55,5 +55,9 @@ final class SpaceFamily: VerifySubject {
 
   func fork() -> (any VerifySubject)? { member.fork() }
 
+  func contents(_ file: Int, isWritten: Bool) -> [UInt8] {
+    member.contents(file, isWritten: isWritten)
+  }
+
   func flagNames(_ address: UInt64) -> [String] { member.flagNames(address) }
 }

@@ -61,7 +61,8 @@ public struct Verification {
       guard operations >= Coverage.judgedFrom else { return list }
       // With several threads, calls whose answers are not determined are missing, and those are ones that succeed.
       let share = threads > 1 ? 50 : 60
-      if kinds.count == VerifyCall.Kind.allCases.count, succeeded * 100 < operations * share {
+      let isAll = kinds.count + (threads > 1 ? VerifyCall.Kind.ofFiles.count : 0)
+      if isAll == VerifyCall.Kind.allCases.count, succeeded * 100 < operations * share {
         list.append("only \(succeeded * 100 / operations) % of the calls succeeded")
       }
       return list
@@ -84,13 +85,18 @@ public struct Verification {
     }
     return Judge(kernel, aside: aside) { () throws(VerifyError) in
       let subject = try SpaceSubject(
-        windows: kernel.windows, policy: policy, memory: memory, heapBefore: kernel.heapBefore)
+        windows: kernel.windows, policy: policy, memory: memory, heapBefore: kernel.heapBefore,
+        files: kernel.files)
       return mistake.map { $0.make(subject) } ?? subject
     }
   }
 
   /// Random scripts.
   public func run() throws(VerifyError) -> Report {
+    var kinds = kinds
+    // The threads of a script share its files.
+    if threads > 1 { kinds.removeAll { VerifyCall.Kind.ofFiles.contains($0) } }
+    if kinds.isEmpty { throw VerifyError("calls on files are made by one thread") }
     let judge = try makeJudge()
     var report = Report(seed: seed, policy: policy, kinds: kinds, threads: threads)
     var seeds = VerifyRandom(seed: seed)
@@ -102,7 +108,7 @@ public struct Verification {
       let seed = seeds.next()
       let left = min(scriptLength * threads, operations - report.operations)
       if threads > 1 {
-        try runThreads(seed, left, judge, &report)
+        try runThreads(seed, left, kinds, judge, &report)
       } else {
         try runOne(seed, left, judge, &report)
       }
@@ -128,7 +134,8 @@ public struct Verification {
 
   /// A random script of several threads, whose calls alternate at random until they run at the same time.
   private func runThreads(
-    _ seed: UInt64, _ length: Int, _ judge: Judge, _ report: inout Report
+    _ seed: UInt64, _ length: Int, _ kinds: [VerifyCall.Kind], _ judge: Judge,
+    _ report: inout Report
   ) throws(VerifyError) {
     let windows = judge.kernel.windows
     let parts = ThreadParts(windows, threads: threads)

@@ -72,11 +72,14 @@ public struct VerifyMapping: Sendable, Hashable, CustomStringConvertible {
   public var isShared: Bool
   /// In bytes; 0 for private anonymous memory, whose offset the kernel does not tell.
   public var offset: UInt64
+  /// The number of the file, from 1 on; 0 = none.
+  public var file = 0
 
   public var description: String {
     let rights =
       (protection & 1 != 0 ? "r" : "-") + (protection & 2 != 0 ? "w" : "-")
       + (protection & 4 != 0 ? "x" : "-") + (isShared ? "s" : "p")
+      + (file != 0 ? " file \(file)" : "")
     return "\(String(start, radix: 16))-\(String(end, radix: 16)) \(rights) \(hex(offset))"
   }
 }

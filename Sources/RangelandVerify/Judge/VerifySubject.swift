@@ -23,6 +23,9 @@ public protocol VerifySubject: AnyObject {
   /// The attributes of the mapping at an address by Linux's two letters; none if there is no mapping. The kernel's side
   /// is not asked: for who makes calls up.
   func flagNames(_ address: UInt64) -> [String]
+  /// What mappings show of a file; empty when there are none. With `isWritten` what the operating system has of it, once
+  /// nothing is mapped any more.
+  func contents(_ file: Int, isWritten: Bool) -> [UInt8]
 }
 
 extension VerifySubject {
@@ -39,14 +42,26 @@ extension VerifySubject {
 public final class SpaceSubject: VerifySubject {
   let space: AddressSpace
   private var baseline = VerifySizes()
+  private let files: VerifyFiles?
 
   /// - Parameters:
   ///   - memory: shared by the spaces of successive scripts.
   ///   - heapBefore: bytes of the heap below its window.
-  public init(
+  public convenience init(
     windows: [KernelProcess.AddressPair], policy: LockPolicy, memory: PhysicalMemory,
     heapBefore: UInt64 = 0
   ) throws(VerifyError) {
+    try self.init(
+      windows: windows, policy: policy, memory: memory, heapBefore: heapBefore, files: nil)
+  }
+
+  /// - Parameter files: those of the scripts; `nil` = their descriptors are none.
+  init(
+    windows: [KernelProcess.AddressPair], policy: LockPolicy, memory: PhysicalMemory,
+    heapBefore: UInt64, files: VerifyFiles?
+  ) throws(VerifyError) {
+    self.files = files
+    if let files { try VerifyFiles.reset(files.subject) }
     do throws(Errno) {
       space = try AddressSpace(policy: policy, memory: memory)
       if windows.count > VerifyWindow.heap.rawValue {
@@ -71,8 +86,9 @@ public final class SpaceSubject: VerifySubject {
     baseline = absoluteSizes()
   }
 
-  private init(child: AddressSpace, baseline: VerifySizes) {
+  private init(child: AddressSpace, baseline: VerifySizes, files: VerifyFiles?) {
     space = child
+    self.files = files
     self.baseline = baseline
     self.baseline.locked = 0
   }
@@ -80,7 +96,7 @@ public final class SpaceSubject: VerifySubject {
   public func fork() -> (any VerifySubject)? { copy() }
 
   func copy() -> SpaceSubject? {
-    (try? space.fork()).map { SpaceSubject(child: $0, baseline: baseline) }
+    (try? space.fork()).map { SpaceSubject(child: $0, baseline: baseline, files: files) }
   }
 
   private static func take(_ space: AddressSpace, _ start: UInt64, _ end: UInt64) throws(Errno) {
@@ -88,7 +104,9 @@ public final class SpaceSubject: VerifySubject {
   }
 
   public func perform(_ call: VerifyCall) -> VerifyOutcome {
-    call.kind.definition.perform(call.rebased(baseline), on: space)
+    var call = call.rebased(baseline)
+    if let files { call = call.with(files.subject) }
+    return call.kind.definition.perform(call, on: space)
   }
 
   public func mappings(_ start: UInt64, _ end: UInt64) -> [VerifyMapping] {
@@ -99,7 +117,8 @@ public final class SpaceSubject: VerifySubject {
         VerifyMapping(
           start: found.range.start, end: found.range.end, protection: found.protection.rawValue,
           isShared: found.sharing == .shared,
-          offset: found.sharing == .shared ? found.pageOffset * 4096 : 0))
+          offset: found.sharing == .shared || found.file != nil ? found.pageOffset * 4096 : 0,
+          file: found.file.flatMap { files?.subject.number($0) } ?? 0))
       position = found.range.end
     }
     return result
@@ -118,6 +137,36 @@ public final class SpaceSubject: VerifySubject {
         return nil
       }
     }
+  }
+
+  public func contents(_ file: Int, isWritten: Bool) -> [UInt8] {
+    guard let files else { return [] }
+    if isWritten {
+      space.memory.writeBackAll()
+      return VerifyFiles.contents(files.subject, file)
+    }
+    do throws(Errno) {
+      let object = try FileObject(
+        descriptor: FileDescriptor(rawValue: files.subject.own[file]), memory: space.memory)
+      var bytes = [UInt8](repeating: 0, count: Int(object.size))
+      var failure: Errno?
+      bytes.withUnsafeMutableBytes {
+        do throws(Errno) { _ = try object.read(at: 0, into: $0) } catch { failure = error }
+      }
+      if let failure { throw failure }
+      return bytes
+    } catch {
+      return Array("\(error)".utf8)
+    }
+  }
+
+  /// Writes a byte to a file, for a mistake.
+  func spoil(_ file: Int, _ offset: Int, _ byte: UInt8) {
+    guard let files,
+      let object = try? FileObject(
+        descriptor: FileDescriptor(rawValue: files.subject.own[file]), memory: space.memory)
+    else { return }
+    withUnsafeBytes(of: byte) { _ = try? object.write($0, at: UInt64(offset)) }
   }
 
   public func sizes() -> VerifySizes {

@@ -63,7 +63,8 @@ extension KernelProcess {
     let definition = call.kind.definition
     current = call.space
     if call.kind == .mseal { hasSeals = true }
-    post(definition.request(call.rebased(baseline)), near: definition.near(call))
+    post(
+      definition.request(call.rebased(baseline).with(files.kernel)), near: definition.near(call))
   }
 
   /// The kernel's answer to the call that was begun.
@@ -124,7 +125,7 @@ extension KernelProcess {
     {
       VerifyMapping(
         start: $0.start, end: $0.end, protection: $0.protection, isShared: $0.shared != 0,
-        offset: $0.offset)
+        offset: $0.offset, file: files.kernel.number($0.inode))
     }
   }
 
@@ -165,6 +166,7 @@ extension KernelProcess {
         "a script changed the helper's own mappings (\(count), not \(outside ?? 0))")
     }
     outside = count
+    try VerifyFiles.reset(files.kernel)
     baseline = try absoluteSizes()
   }
 }

@@ -26,6 +26,8 @@ public final class KernelProcess {
   private var baselines = [VerifySizes](repeating: VerifySizes(), count: Int(KP_PROCESSES))
   /// Copies that have been made and not ended.
   private var copies: Set<Int> = []
+  /// The files of the scripts, of both sides.
+  let files: VerifyFiles
 
   var channel: UnsafeMutablePointer<kp_channel> { channels + current }
   var process: pid_t { current == 0 ? first : channel.pointee.process }
@@ -52,7 +54,8 @@ public final class KernelProcess {
   ///
   /// - Throws: when there is none, or it cannot run here: `PROCMAP_QUERY` needs Linux 6.11.
   public init() throws(VerifyError) {
-    (channels, first) = try Self.start()
+    files = try VerifyFiles()
+    (channels, first) = try Self.start(files)
     windows = []
     try setUp()
   }
@@ -60,12 +63,14 @@ public final class KernelProcess {
   /// Ends the helper and starts another.
   func restart() throws(VerifyError) {
     end()
-    (channels, first) = try Self.start()
+    (channels, first) = try Self.start(files)
     (isAlive, hasSeals, current, copies, outside) = (true, false, 0, [], nil)
     try setUp()
   }
 
-  private static func start() throws(VerifyError) -> (UnsafeMutablePointer<kp_channel>, pid_t) {
+  private static func start(
+    _ files: VerifyFiles
+  ) throws(VerifyError) -> (UnsafeMutablePointer<kp_channel>, pid_t) {
     let path = try helperPath()
     let descriptor = kp_make_channel()
     if descriptor < 0 { throw VerifyError("memfd_create: \(Errno(rawValue: -descriptor))") }
@@ -82,7 +87,13 @@ public final class KernelProcess {
         "\(getpid())".withPlatformString { parent in
           var arguments = [path, number, parent].map { UnsafeMutablePointer(mutating: $0) } + [nil]
           var environment: [UnsafeMutablePointer<CChar>?] = [nil]
-          return posix_spawn(&child, path, nil, nil, &arguments, &environment)
+          var actions = posix_spawn_file_actions_t()
+          posix_spawn_file_actions_init(&actions)
+          defer { posix_spawn_file_actions_destroy(&actions) }
+          for file in files.inherited {
+            posix_spawn_file_actions_adddup2(&actions, file.from, file.to)
+          }
+          return posix_spawn(&child, path, &actions, nil, &arguments, &environment)
         }
       }
     }

@@ -63,4 +63,8 @@ class MistakenSubject: VerifySubject {
   /// The child makes no mistakes.
   func fork() -> (any VerifySubject)? { inner.fork() }
   func flagNames(_ address: UInt64) -> [String] { inner.flagNames(address) }
+
+  func contents(_ file: Int, isWritten: Bool) -> [UInt8] {
+    inner.contents(file, isWritten: isWritten)
+  }
 }

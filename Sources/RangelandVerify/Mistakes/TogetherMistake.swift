@@ -75,6 +75,10 @@ private final class MistakenTogether: VerifySubject {
 
   func hash(_ page: UInt64) -> UInt64? { inner.hash(page) }
 
+  func contents(_ file: Int, isWritten: Bool) -> [UInt8] {
+    inner.contents(file, isWritten: isWritten)
+  }
+
   func sizes() -> VerifySizes {
     var sizes = inner.sizes()
     sizes.virtual -= lostPages.load(ordering: .relaxed)

@@ -9,11 +9,10 @@ import SystemPackage
 extension LayoutTree {
   /// Adds a VMA where nothing is mapped, without merging.
   ///
-  /// - Parameter hold: of the space that is copied. This one is known to nobody yet, so it has no lock to take.
   /// - Throws: `.noMemory`; nothing has changed.
   /// - Precondition: pinned.
   borrowing func append(
-    _ range: AddressRange, _ attributes: VMAAttributes, copiedUnder hold: borrowing WriteHold,
+    _ range: AddressRange, _ attributes: VMAAttributes, _ hold: borrowing WriteHold,
     _ context: Context, _ change: inout LayoutChange
   ) throws(Errno) {
     LockMap.observe(.layout, hold, range)

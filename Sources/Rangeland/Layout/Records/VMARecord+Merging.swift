@@ -44,13 +44,14 @@ extension UnsafeMutablePointer where Pointee == VMARecord {
   }
 }
 
-/// Whether two VMAs map the same object at the same distance; of identities: those of one VMA, split or moved.
+/// Whether two VMAs map the same object at the same distance, opened by the same (Linux compares `vm_file`); of
+/// identities: those of one VMA, split or moved.
 @inline(__always)
 func isSameMapping(_ a: MappingRef?, _ b: MappingRef?) -> Bool {
   if a == b { return true }
   guard let a, let b else { return false }
   return a.pointee.object == b.pointee.object && a.pointee.deltaPages == b.pointee.deltaPages
-    && a.pointee.branch == b.pointee.branch
+    && a.pointee.opener == b.pointee.opener && a.pointee.branch == b.pointee.branch
 }
 
 /// Whether VMAs with these identities may become one (Linux `is_mergeable_anon_vma`): equal, or one has

@@ -7,7 +7,7 @@ private enum LayoutChanges {
   /// That make VMAs, or give them other attributes.
   static let ofFlags: [OperationKind] = [
     .map, .remap, .protect, .setAdvice, .seal, .setPolicy, .substitute, .insertSpecial, .setBreak,
-    .lockMemory,
+    .lockMemory, .remapPages,
   ]
   static let all: [OperationKind] = ofFlags + [.unmap, .growStack, .exit]
   /// A fork has the whole space, and writes the layout of the new one.
@@ -31,7 +31,11 @@ extension LockMap {
     Row(
       item: .layout, lock: .space, mode: .read, range: "the page or pages looked up",
       reason: "the record that was found stays the true one for these pages until the hold ends",
-      operations: [.fault, .dontNeed, .advise, .populate, .residency]),
+      operations: [.fault, .dontNeed, .advise, .populate, .residency, .synchronize]),
+    Row(
+      item: .layout, lock: .space, mode: .write, range: "where pages that are gone stood",
+      reason: "faults that had found a page before it went have ended",
+      operations: [.truncate]),
     Row(
       item: .layout, lock: .layoutLeaf, mode: .write,
       range: "the leaves of the records that change",
@@ -57,7 +61,7 @@ extension LockMap {
       item: .vmaFlags, lock: .space, mode: .read, range: page,
       reason:
         "the rights that a fault checks are those that it installs; advice is refused by flags",
-      operations: [.fault, .dontNeed, .advise, .populate]),
+      operations: [.fault, .dontNeed, .advise, .populate, .synchronize]),
     Row(
       item: .vmaOffset, lock: .space, mode: .write, range: pages,
       reason: "pieces of a split continue the offset; merging depends on it",
@@ -108,11 +112,13 @@ extension LockMap {
     Row(
       item: .pageTableEntry, lock: .space, mode: .read, range: "the page or pages",
       reason: "faults meet at the table's latch; a page thrown away is there or gone, both right",
-      operations: [.fault, .dontNeed, .advise, .populate, .residency]),
+      operations: [.fault, .dontNeed, .advise, .populate, .residency, .written]),
     Row(
       item: .pageTableEntry, lock: .space, mode: .write, range: pages,
-      reason: "no page may appear where no record is any more",
-      operations: [.map, .unmap, .remap, .substitute, .setBreak, .exit, .fork]),
+      reason: "no page may appear where no record is any more, nor one behind the end of its file",
+      operations: [
+        .map, .unmap, .remap, .substitute, .setBreak, .exit, .remapPages, .truncate, .fork,
+      ]),
     Row(
       item: .pageTableEntry, lock: .space, mode: .write, range: pages,
       reason: "locked memory that becomes writable gets its pages at once, as faults would",
@@ -122,7 +128,7 @@ extension LockMap {
       reason: "one of several faults installs; the others find its page",
       operations: [
         .fault, .dontNeed, .advise, .populate, .map, .unmap, .remap, .substitute, .setBreak, .exit,
-        .fork, .protect,
+        .fork, .protect, .remapPages, .truncate, .written, .writeBack,
       ]),
     Row(
       item: .pageTableShape, lock: .pageTable, mode: .write,
@@ -131,7 +137,7 @@ extension LockMap {
         "one of several faults makes a table; it is freed empty and marked stray, and whoever installs looks",
       operations: [
         .fault, .advise, .populate, .map, .unmap, .remap, .substitute, .setBreak, .exit, .fork,
-        .protect,
+        .protect, .remapPages,
       ]),
   ]
 
@@ -143,16 +149,17 @@ extension LockMap {
       operations: LayoutChanges.andFork + [.fault, .advise, .populate]),
     Row(
       item: .reverseMap, lock: .objectMappings, mode: .read, range: "the object",
-      reason: "a page that the object lost is taken from all places that map it",
-      operations: [.advise]),
+      reason: "from an object to the page tables that map it; their latches come inside",
+      operations: [.advise, .truncate, .writeBack]),
     Row(
       item: .objectPages, lock: .pageTable, mode: .read, range: "the object",
       reason: "a page that is found keeps a reference before the object may let it go",
       operations: [.fault, .populate, .residency, .protect]),
     Row(
       item: .objectPages, lock: .pageTable, mode: .write, range: "the object",
-      reason: "one page for each index, whoever asks first; a page that goes is marked first",
-      operations: [.fault, .populate, .advise, .protect]),
+      reason:
+        "one page for each index, whoever asks first; pages that go are marked, or behind the end",
+      operations: [.fault, .populate, .advise, .protect, .truncate, .writeBack]),
   ]
 
   private static let noteRows: [Row] = [
@@ -192,7 +199,7 @@ extension LockMap {
       reason: "as above",
       operations: [
         .fault, .dontNeed, .advise, .populate, .map, .unmap, .remap, .substitute, .setBreak, .exit,
-        .fork, .protect,
+        .fork, .protect, .remapPages, .truncate, .writeBack,
       ]),
   ]
 }

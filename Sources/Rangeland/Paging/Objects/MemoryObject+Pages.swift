@@ -4,7 +4,8 @@
 //
 // A tree of height h covers the indices below 64^h; it grows at the root. A slot is 0, a child's address,
 // or in the lowest level a frame number (0 cannot be a page of an object: it is the shared zero page).
-// The tree holds one reference to each frame. Nodes are freed with the object.
+// The tree holds one reference to each frame. Nodes are freed with the object. Slots of files have two marks above
+// the frame number: see MemoryObject+Cache.swift.
 
 import RangeLocks
 import Synchronization
@@ -27,17 +28,17 @@ struct ObjectIndexNode {
 extension UnsafeMutablePointer where Pointee == ObjectIndexNode {
   /// Slot `i`. Sound: a node has 16 + 64 * 8 bytes.
   @inline(__always)
-  fileprivate func slot(_ i: Int) -> UnsafeMutablePointer<UInt64> {
+  func slot(_ i: Int) -> UnsafeMutablePointer<UInt64> {
     (UnsafeMutableRawPointer(self) + ObjectIndexNode.slotOffset + i << 3)
       .assumingMemoryBound(to: UInt64.self)
   }
 
   @inline(__always)
-  fileprivate func slot(of index: UInt64, height: Int32) -> UnsafeMutablePointer<UInt64> {
+  func slot(of index: UInt64, height: Int32) -> UnsafeMutablePointer<UInt64> {
     slot(Int(truncatingIfNeeded: index >> (6 * UInt64(height - 1))) & 63)
   }
 
-  fileprivate static func make(_ context: Context) -> ObjectIndexRef {
+  static func make(_ context: Context) -> ObjectIndexRef {
     // Reserved by the caller.
     let node = context.allocate(.objectIndexNode).unsafelyUnwrapped
     let typed = node.bindMemory(to: ObjectIndexNode.self, capacity: 1)
@@ -66,7 +67,8 @@ extension UnsafeMutablePointer where Pointee == MemoryObject {
     pointee.pagesLatch.lock(.pageTable)
     defer { pointee.pagesLatch.unlock(.pageTable) }
     LockMap.observe(.objectPages, .pageTable, .read)
-    return findLocked(index) != 0
+    let slot = findSlotLocked(index)
+    return slot != 0 && slot & ObjectSlot.loading == 0
   }
 
   /// What `pageCreating` found.
@@ -85,6 +87,7 @@ extension UnsafeMutablePointer where Pointee == MemoryObject {
     _ index: UInt64, _ context: Context
   ) -> Page {
     assert(pointee.kind != .anonymousIdentity, "the object has no pages")
+    assert(pointee.file == nil, "a file's pages are read in")
     if let frame = page(index) { return .frame(frame) }
     if index > pointee.lastPage { return .none }
     let arena = pointee.arena
@@ -169,7 +172,7 @@ extension UnsafeMutablePointer where Pointee == MemoryObject {
   }
 
   /// The frame of `index`, 0 = none. Needs `pagesLatch`.
-  private func findLocked(_ index: UInt64) -> FrameNumber {
+  func findLocked(_ index: UInt64) -> FrameNumber {
     var height = pointee.pagesHeight
     guard height > 0, height == ObjectIndexNode.maxHeight || index >> (6 * UInt64(height)) == 0,
       var node = pointee.pagesRoot
@@ -186,7 +189,7 @@ extension UnsafeMutablePointer where Pointee == MemoryObject {
   }
 
   /// Puts `frame` at `index`, which is empty. Needs `pagesLatch`, and `nodesPerInsertion` reserved.
-  private func insertLocked(_ index: UInt64, _ frame: FrameNumber, _ context: Context) {
+  func insertLocked(_ index: UInt64, _ frame: FrameNumber, _ context: Context) {
     if pointee.pagesRoot == nil {
       pointee.pagesRoot = .make(context)
       pointee.pagesHeight = 1

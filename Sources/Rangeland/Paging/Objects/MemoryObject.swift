@@ -21,7 +21,8 @@ enum ObjectKind: UInt8, Sendable {
   case anonymousIdentity
   /// Memory that spaces share; its pages are filled with zeros and counted as shared memory.
   case sharedAnonymous
-  /// A file, by an identity that the maker chose. Its pages are filled with zeros.
+  /// A file: one that is read and written back, or one by an identity that the maker chose, whose pages are
+  /// filled with zeros.
   case file
   /// Supplied by a special mapping, whose address is the identity.
   case special
@@ -60,6 +61,8 @@ struct MemoryObject: ~Copyable {
   var files: FileObjectsRef?
   /// Next of its chain there. Guarded by that latch.
   var nextFile: ObjectRef?
+  /// Of a file whose contents are read and written back; `nil` for others. Set before anybody else knows the object.
+  var file: FileStateRef?
 
   init(
     kind: ObjectKind, identity: UInt64, lastPage: UInt64, arena: UnsafeMutablePointer<FrameArena>
@@ -104,6 +107,7 @@ extension UnsafeMutablePointer where Pointee == MemoryObject {
 
   /// Gives up a handle; the last one frees the object and its pages. Under no latch.
   func release(_ context: Context) {
+    if let file = pointee.file { return release(file) }
     let old = pointee.references.subtract(1, ordering: .acquiringAndReleasing).oldValue
     precondition(old > 0, "MemoryObject.release: the object is free")
     guard old == 1 else { return }
@@ -112,6 +116,24 @@ extension UnsafeMutablePointer where Pointee == MemoryObject {
     if let files = pointee.files { files.remove(self) }
     releasePages(context)
     releasePolicies(context)
+    retire(context)
+  }
+
+  /// The same, of a file: the last handle sets it aside, because its pages have to be written back.
+  private func release(_ file: FileStateRef) {
+    var seen = pointee.references.load(ordering: .relaxed)
+    while seen > 1 {
+      // Releases what this user did.
+      let (done, now) = pointee.references.weakCompareExchange(
+        expected: seen, desired: seen - 1, ordering: .acquiringAndReleasing)
+      if done { return }
+      seen = now
+    }
+    file.pointee.table._withUnsafeGuaranteedRef { $0.releaseLast(self) }
+  }
+
+  /// The node of an object that nobody knows any more.
+  func retire(_ context: Context) {
     // Readers of frame metadata may still look at it. It has nothing to deinitialise but plain words.
     context.pin()
     context.retire(self, .object)

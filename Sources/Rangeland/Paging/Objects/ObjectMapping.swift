@@ -15,6 +15,13 @@ struct ObjectMapping: ~Copyable {
   let object: UnsafeMutablePointer<MemoryObject>
   /// The space that maps it: its number in the reverse map. Immutable.
   let space: UInt64
+  /// What of the space the reverse map works on. It is there while the mapping is in the object's set: a space
+  /// takes its mappings out before it ends. `nil` for identities, and in tests of objects alone. Immutable.
+  let place: SpacePlaceRef?
+  /// Who has opened the file that is mapped: mappings of different openers do not merge (Linux `vm_file`). Immutable.
+  let opener: UInt64
+  /// The errors of writing back that were reported for this mapping: see `ErrorSequence`.
+  let errorCursor: Atomic<UInt64>
   /// See `deltaPages`. Atomic, because the mapping is in the object's set before it is placed.
   private let delta: Atomic<UInt64>
   /// Of an anonymous identity: which VMA of a forked child it belongs to, its pieces and places included (Linux: the
@@ -36,9 +43,14 @@ struct ObjectMapping: ~Copyable {
     nonmutating set { delta.store(newValue, ordering: .relaxed) }
   }
 
-  init(object: ObjectRef, space: UInt64, deltaPages: UInt64, branch: UInt64, references: UInt64) {
+  init(
+    object: ObjectRef, space: UInt64, place: SpacePlaceRef?, opener: UInt64, errorCursor: UInt64,
+    deltaPages: UInt64, branch: UInt64, references: UInt64
+  ) {
     self.object = object
     self.space = space
+    (self.place, self.opener) = (place, opener)
+    self.errorCursor = Atomic(errorCursor)
     self.branch = branch
     delta = Atomic(deltaPages)
     self.references = Atomic(references)
@@ -46,16 +58,22 @@ struct ObjectMapping: ~Copyable {
 
   /// Adds a mapping of `object` to its set, with one reference, the caller's; `nil` without memory. The
   /// caller has a handle of the object; the mapping takes one of its own. Takes the object's latch.
+  ///
+  /// - Parameter errorCursor: of the mapping that this one continues; `nil` = it begins now.
   static func make(
-    _ object: ObjectRef, space: UInt64, deltaPages: UInt64, branch: UInt64 = 0, _ context: Context
+    _ object: ObjectRef, space: UInt64, place: SpacePlaceRef? = nil, opener: UInt64 = 0,
+    deltaPages: UInt64, branch: UInt64 = 0, errorCursor: UInt64? = nil, _ context: Context
   ) -> MappingRef? {
     guard let node = context.allocate(.objectMapping) else { return nil }
     let mapping = node.bindMemory(to: ObjectMapping.self, capacity: 1)
     mapping.initialize(
       to: ObjectMapping(
-        object: object, space: space, deltaPages: deltaPages, branch: branch, references: 1))
+        object: object, space: space, place: place, opener: opener,
+        errorCursor: errorCursor ?? object.pointee.file?.pointee.errors.sample() ?? 0,
+        deltaPages: deltaPages, branch: branch, references: 1))
     object.retain()
     object.pointee.latch.lock(.objectMappings)
+    object.pointee.file?.pointee.mappingsMade.add(1, ordering: .relaxed)
     LockMap.observe(.reverseMap, .objectMappings, .write)
     mapping.pointee.next = object.pointee.mappings
     object.pointee.mappings?.pointee.previous = mapping

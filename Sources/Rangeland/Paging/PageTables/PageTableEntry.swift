@@ -3,10 +3,11 @@
 // One page-table entry.
 //
 //   63       52 51     44 43            12   11    10     9   8    7    6    5      4      3  2  1   0
-//  | cached by |  zero   | frame number   | guard | lazy | 0 | kind | zero | dirty | acc. | x  w  r | present |
+//  | cached by |  zero   | frame number   | guard | lazy | tr | kind | zero | dirty | acc. | x  w  r | present |
 //
 // 0 is the empty entry. A present entry may have no rights at all (`PROT_NONE` keeps its pages). A guard is
-// neither empty nor present. "Lazy": the page may be let go until somebody writes to it; never with "dirty".
+// neither empty nor present. "Tracked" (tr): the page of a file; the right to write comes with a mark of the frame
+// only. "Lazy": the page may be let go until somebody writes to it; never with "dirty".
 // "Cached by" says which accessors may hold the translation: 0 nobody, 1...4094 that accessor, 4095
 // several. It only grows while the entry stays, so a shootdown that obeys it never misses one.
 
@@ -40,6 +41,7 @@ struct PageTableEntry: Equatable, Sendable {
   static var accessedBit: UInt64 { 1 << 4 }
   static var dirtyBit: UInt64 { 1 << 5 }
   static var zeroBit: UInt64 { 1 << 6 }
+  static var trackedBit: UInt64 { 1 << 9 }
   static var lazyBit: UInt64 { 1 << 10 }
   static var guardBit: UInt64 { 1 << 11 }
   static var cachedShift: UInt64 { 52 }
@@ -85,8 +87,10 @@ struct PageTableEntry: Equatable, Sendable {
   }
 
   /// The page of shared memory as a fork's child has it: clean, and used by nobody yet.
+  /// A write-back that has looked there before takes no right away, so there is none where it has to.
   var forkedShared: PageTableEntry {
-    PageTableEntry(bits: bits & ~(Self.cachedMask | Self.dirtyBit | Self.accessedBit))
+    let lost = Self.cachedMask | Self.dirtyBit | Self.accessedBit
+    return PageTableEntry(bits: bits & ~(isTracked ? lost | Self.writeBit : lost))
   }
 
   @inline(__always) var isEmpty: Bool { bits == 0 }
@@ -96,6 +100,8 @@ struct PageTableEntry: Equatable, Sendable {
   @inline(__always) var isPresent: Bool { bits & Self.presentBit != 0 }
   @inline(__always) var isReadable: Bool { bits & Self.readBit != 0 }
   @inline(__always) var isWritable: Bool { bits & Self.writeBit != 0 }
+  /// Whoever gets the right to write to it marks the frame as dirty first.
+  @inline(__always) var isTracked: Bool { bits & Self.trackedBit != 0 }
   /// Somebody read or wrote the page through this entry.
   @inline(__always) var isAccessed: Bool { bits & Self.accessedBit != 0 }
   /// Somebody could write to the page through this entry.

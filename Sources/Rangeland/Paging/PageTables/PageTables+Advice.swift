@@ -54,6 +54,39 @@ extension PageTables {
     }
   }
 
+  /// Takes the pages of objects out; copies of them, and guards, stay.
+  func zapObject(_ range: AddressRange, into drops: inout FrameDropList, _ context: Context) {
+    change(range, context, &drops) { entry in
+      entry.isPresent && entry.kind != .anonymous ? .empty : nil
+    }
+  }
+
+  /// Takes the marks of pages that were written to away, and tells which had one. The caller runs the drop list's
+  /// `shootdown()`: then a store sets the mark again.
+  func takeWritten(
+    _ range: AddressRange, into drops: inout FrameDropList, _ context: Context,
+    _ tell: (Address) -> Void
+  ) {
+    context.pin()
+    defer { context.unpin() }
+    var walk = LeafWalk(self, range)
+    while let piece = walk.next() {
+      drops.makeRoom(PageTable.entryCount)
+      guard let leaf = latchLeaf(piece.start, creating: false, context) else { continue }
+      for at in stride(from: piece.start, to: piece.end, by: 4096) {
+        let old = leaf.change(at) { entry in
+          entry.isPresent && entry.isDirty
+            ? PageTableEntry(bits: entry.bits & ~PageTableEntry.dirtyBit) : nil
+        }
+        guard let old else { continue }
+        LockMap.observe(.pageTableEntry, .pageTable, .write)
+        drops.note(old, at: at)
+        tell(at)
+      }
+      leaf.unlockLeaf()
+    }
+  }
+
   /// Takes guards away.
   func removeGuards(_ range: AddressRange, _ context: Context) {
     context.pin()

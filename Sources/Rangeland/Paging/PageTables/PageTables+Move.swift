@@ -74,8 +74,11 @@ extension PageTables {
         LockMap.observe(.pageTableEntry, .pageTable, .write)
         let old = leaf.extract(at)
         drops.note(old, at: at)
-        // Nobody has the new place cached.
-        moved[Int((at - piece.start) >> 12)] = old.bits & ~PageTableEntry.cachedMask
+        // Nobody has the new place cached. A write-back that looks at the old place and the new one while the page is at
+        // neither takes no right away, so there is none.
+        var lost = PageTableEntry.cachedMask
+        if old.isTracked { lost |= PageTableEntry.writeBit }
+        moved[Int((at - piece.start) >> 12)] = old.bits & ~lost
         count += 1
       }
       at += 4096

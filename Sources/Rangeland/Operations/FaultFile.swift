@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Faults on files.
+//
+// Range: the page, for reading; pages around it only as far as they can be had at once. Nothing is held while a page is
+// read in: the fault lets go, waits, and begins again.
+// Linux: mm/memory.c `do_read_fault`, `do_fault_around`, `do_shared_fault`, `fault_dirty_shared_page`; mm/filemap.c
+// `filemap_fault`, `filemap_map_pages`.
+
+import SystemPackage
+
+extension AddressSpace {
+  /// Maps the page of a file that is in memory; otherwise says which one is needed.
+  ///
+  /// - Parameter seen: the leaf of the page tables that covers the page, if the caller has looked.
+  @inline(never)
+  func mapFilePage(
+    _ file: FileStateRef, _ backing: MappingRef, _ page: Address, _ record: RecordRef,
+    isWrite: Bool, seen: PageTableRef?, _ context: Context
+  ) -> Outcome {
+    let object = backing.pointee.object
+    let index = backing.pageIndex(page)
+    let frame: FrameNumber
+    switch object.filePage(index, file) {
+    case .frame(let found): frame = found
+    case .none: return .refused(.noPage)
+    case .absent:
+      // It outlives the hold.
+      object.retain()
+      return .needsPage(
+        object, index, isRandom: record.pointee.flags.contains(.randomAccess))
+    }
+    let isTracked = file.pointee.tracksDirty
+    var rights = record.pointee.flags.pageRights
+    if !isWrite && (isTracked || !record.pointee.flags.contains(.shared)) { rights.remove(.write) }
+    if !record.pointee.flags.contains(.shared) { rights.remove(.write) }
+    var entry = PageTableEntry(frame: frame, rights: rights, kind: file.pointee.pageKind)
+    if isTracked { entry.bits |= PageTableEntry.trackedBit }
+    guard let leaf = tables.latchLeaf(page, creating: true, seen: seen, context) else {
+      arena.release(frame, context)
+      return .refused(.outOfMemory)
+    }
+    LockMap.observe(.pageTableEntry, .pageTable, .write)
+    // Before the right is given: see MemoryObject+WriteBack.swift.
+    if isTracked && rights.contains(.write) { arena.markDirty(frame, file) }
+    let isInstalled = leaf.install(entry, at: page)
+    var isGuard = false
+    if !isInstalled {
+      let now = leaf.latchedEntry(page)
+      isGuard = now.isGuard
+      if now.frame == frame { leaf.grant(rights, at: page) }
+      // Its own copy keeps the rights that copies have.
+      if now.kind == .anonymous { leaf.grant(record.pointee.flags.readRights, at: page) }
+    }
+    leaf.pointee.latch.unlock(.pageTable)
+    if isInstalled {
+      counters.add(entry.kind == .file ? .rssFile : .rssSharedMemory, 1, context)
+      LockMap.observe(.residency, .credit, .write)
+    } else {
+      arena.release(frame, context)
+    }
+    if isGuard { return .refused(.notMapped) }
+    return isWrite || !isInstalled ? .done : .doneAround
+  }
+
+  /// Reads in what a fault needs, under no lock. Lets go of the object.
+  ///
+  /// - Returns: why the access is refused; `nil` = the fault may be made again.
+  @inline(never)
+  func bringIn(
+    _ object: ObjectRef, _ index: UInt64, isRandom: Bool, _ context: Context
+  ) -> AccessFault.Reason? {
+    defer {
+      object.release(context)
+      memory.files.settle(context)
+    }
+    do throws(Errno) {
+      try object.bringIn(index, isRandom: isRandom, context)
+      return nil
+    } catch {
+      if error != .noMemory { return .noPage }
+      return memory.files.reclaim(64, context) > 0 ? nil : .outOfMemory
+    }
+  }
+
+  /// Maps pages near one that was just read, if they are in memory and nobody is at work there.
+  @inline(never)
+  func mapAround(_ address: Address, _ context: Context) {
+    let start = address & ~(FaultAround.bytes - 1)
+    let end = min(start + FaultAround.bytes, Address.spaceEnd)
+    guard let hold = lock.tryRead(AddressRange(start: start, end: end), .fault) else { return }
+    context.pin()
+    defer { context.unpin() }
+    LockMap.observe(.layout, hold, hold.range)
+    guard let record = layout.pointee.find(address), let backing = record.pointee.backing,
+      let file = backing.pointee.object.pointee.file, record.pointee.flags.allows(.read),
+      !record.pointee.flags.contains(.randomAccess)
+    else { return }
+    let from = max(start, record.pointee.start)
+    let count = Int((min(end, record.pointee.end) - from) >> 12)
+    let frames = backing.pointee.object.filePages(backing.pageIndex(from), count: count, file)
+    guard let leaf = tables.latchLeaf(from, creating: false, context) else {
+      for i in 0..<count where frames[i] != 0 { arena.release(frames[i], context) }
+      return
+    }
+    LockMap.observe(.pageTableEntry, hold, hold.range)
+    LockMap.observe(.pageTableEntry, .pageTable, .write)
+    let isTracked = file.pointee.tracksDirty
+    var rights = record.pointee.flags.pageRights
+    if isTracked || !record.pointee.flags.contains(.shared) { rights.remove(.write) }
+    var unused = PageBatch(repeating: 0)
+    var installed: Int64 = 0
+    for i in 0..<count where frames[i] != 0 {
+      var entry = PageTableEntry(frame: frames[i], rights: rights, kind: file.pointee.pageKind)
+      if isTracked { entry.bits |= PageTableEntry.trackedBit }
+      if leaf.install(entry, at: from + UInt64(i) << 12) {
+        installed += 1
+      } else {
+        unused[i] = frames[i]
+      }
+    }
+    leaf.unlockLeaf()
+    for i in 0..<count where unused[i] != 0 { arena.release(unused[i], context) }
+    if installed == 0 { return }
+    counters.add(
+      file.pointee.pageKind == .file ? .rssFile : .rssSharedMemory, installed, context)
+    LockMap.observe(.residency, .credit, .write)
+  }
+}
+
+enum FaultAround {
+  /// Linux `fault_around_bytes`.
+  static var bytes: UInt64 { 16 * Address.pageSize }
+}

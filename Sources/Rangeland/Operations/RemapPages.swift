@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Other pages of an object at the same addresses.
+//
+// Range: [start, end), for writing.
+// Linux: mm/mmap.c `remap_file_pages`, which has been a mapping of its own since 4.0.
+
+import SystemPackage
+
+extension AddressSpace {
+  /// Maps other pages of the object that is mapped shared at `start` there (`remap_file_pages`): what a fixed mapping of
+  /// the same file, with the same rights, would do. The mapping is split; its pages are populated.
+  ///
+  /// Takes the space lock for writing over the range.
+  ///
+  /// - Parameters:
+  ///   - start: rounded down to a page.
+  ///   - length: in bytes, rounded down to pages.
+  ///   - pageOffset: of the first page in the object.
+  /// - Throws: `EINVAL` for no length, an offset or a range that wraps, and unless the range is mapped shared, without a
+  ///   hole, from one object with the same attributes; `EOVERFLOW` for an offset that no file has; `ENOMEM`.
+  public func remapPages(at start: Address, length: UInt64, pageOffset: UInt64) throws(Errno) {
+    let before = LockMap.enter(.remapPages)
+    defer { LockMap.leave(before) }
+    let start = start.pageStart
+    let length = length & ~4095
+    let (end, overflow) = start.addingReportingOverflow(length)
+    guard !overflow, end > start, !pageOffset.addingReportingOverflow(length >> 12).overflow,
+      start < Address.spaceEnd, end <= Address.spaceEnd
+    else { throw .invalidArgument }
+    let range = AddressRange(start: start, end: end)
+    let context = reclaimer.context()
+    defer { memory.files.settle(context) }
+    try remapHeld(range, pageOffset, context)
+    // As Linux: what cannot be populated is no error.
+    do throws(Errno) { try populate(range, .remapped) } catch {}
+  }
+
+  private func remapHeld(
+    _ range: AddressRange, _ pageOffset: UInt64, _ context: Context
+  ) throws(Errno) {
+    var hold = lock.write(range, .remapPages)
+    context.pin()
+    defer { context.unpin() }
+    lockCells(range, &hold)
+    park.pass(.remapPages)
+    LockMap.observe(.layout, hold, range)
+    let record = try checkRemapped(range)
+    let backing = record.pointee.backing.unsafelyUnwrapped
+    if backing.pointee.object.pointee.kind == .file {
+      let room = UInt64(Int64.max)
+      if range.length > room || pageOffset > (room - range.length) >> 12 { throw .overflow }
+    }
+    var change = LayoutChange()
+    do throws(Errno) {
+      try refuseSealed(range, hold, context, &change)
+    } catch {
+      end(&change, hold, context)
+      throw error
+    }
+    // A new mapping with the old one's rights; what else was advised of it is gone.
+    var attributes = VMAAttributes(
+      flags: record.pointee.flags.intersection([
+        .read, .write, .execute, .shared, .mayRead, .mayWrite, .mayExecute, .mayShare, .locked,
+      ]))
+    attributes.pageOffset = pageOffset
+    attributes.backing = ObjectMapping.make(
+      backing.pointee.object, space: identity, place: place, opener: backing.pointee.opener,
+      deltaPages: range.start.pageNumber &- pageOffset,
+      errorCursor: backing.pointee.errorCursor.load(ordering: .relaxed), context)
+    guard let fresh = attributes.backing else {
+      end(&change, hold, context)
+      throw .noMemory
+    }
+    var failure: Errno?
+    do throws(Errno) {
+      if hasLimits {
+        try insertLimited(range, attributes, replacing: true, hold, &change, context)
+      } else {
+        try layout.pointee.insert(range, attributes, replacing: true, hold, context, &change)
+      }
+    } catch {
+      failure = error
+    }
+    var drops = FrameDropList(arena, accessors, context)
+    if failure == nil { clearPages(range, hold, &drops, context) }
+    end(&change, hold, context)
+    drops.release()
+    fresh.release(context)
+    if let failure { throw failure }
+  }
+
+  /// The first of the VMAs of a range, all of which are shared, of one file, with the same attributes.
+  private func checkRemapped(_ range: AddressRange) throws(Errno) -> RecordRef {
+    guard let first = layout.pointee.find(range.start), first.pointee.flags.contains(.shared),
+      let backing = first.pointee.backing
+    else { throw .invalidArgument }
+    var position = first.pointee.end
+    while position < range.end {
+      guard let next = layout.pointee.find(position), next.pointee.flags == first.pointee.flags,
+        let other = next.pointee.backing, other.pointee.object == backing.pointee.object,
+        other.pointee.opener == backing.pointee.opener
+      else { throw .invalidArgument }
+      position = next.pointee.end
+    }
+    return first
+  }
+}

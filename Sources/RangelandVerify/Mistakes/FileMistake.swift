@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a space could get wrong about files.
+
+import Rangeland
+
+enum FileMistake: String, MistakeFamily {
+  /// A store to a page that was written back before does not reach the file: a dirty mark that was lost.
+  case dirtyMarkIsLost
+  /// A store to a page that was read before does not reach the file: no write-notify.
+  case noWriteNotify
+  /// A page behind the new end of a file can still be read.
+  case stalePageAfterTruncation
+  /// Private copies stay behind the new end of a file.
+  case copySurvivesTruncation
+  /// The upper piece of a split has the offset of the lower one.
+  case offsetAfterSplit
+  /// Mappings merge whatever their offsets are.
+  case mergesAcrossOffsets
+  /// The page behind the last one of a file is no bus error.
+  case endIsOffByOne
+  /// A store to a private mapping reaches the file.
+  case privateReachesFile
+  /// Truncation does not change the file.
+  case truncationIsLost
+  /// A hole keeps its contents.
+  case holeKeepsContents
+  /// A file that may only be read can be mapped for shared writing.
+  case accessModeIgnored
+  /// msync of a range with a hole is no error.
+  case syncSkipsHole
+
+  func make(_ inner: SpaceSubject) -> any VerifySubject { MistakenFile(self, inner) }
+}
+
+private final class MistakenFile: MistakenSubject {
+  private let mistake: FileMistake
+  /// Pages of files, and what they held when a store to them began to be lost.
+  private var lost: [Place: [UInt8]] = [:]
+  /// Pages that were read, or written back.
+  private var known: Set<Place> = []
+  private var oldSizes: [Int: Int] = [:]
+
+  private struct Place: Hashable {
+    var file: Int
+    var page: UInt64
+  }
+
+  init(_ mistake: FileMistake, _ inner: SpaceSubject) {
+    self.mistake = mistake
+    super.init(inner)
+  }
+
+  /// Where in a file an address of a mapping is.
+  private func place(_ address: UInt64) -> (Place, isShared: Bool)? {
+    guard let mapping = inner.mappings(address, address &+ 1).first, mapping.file != 0 else {
+      return nil
+    }
+    let offset = mapping.offset + (address - mapping.start)
+    return (Place(file: mapping.file - 1, page: offset / 4096), mapping.isShared)
+  }
+
+  override func perform(_ call: VerifyCall) -> VerifyOutcome {
+    switch call.kind {
+    case .load, .store: return access(call)
+    case .msync: return synchronize(call)
+    case .truncate: return truncate(call)
+    case .madvise where mistake == .holeKeepsContents && call.flags == 9 && call.at % 4096 == 0:
+      var other = call
+      other.flags = 3
+      let result = super.perform(call.at < 1 << 46 && inner.mapsShared(call) ? other : call)
+      return result
+    case .mapFile where mistake == .accessModeIgnored && call.descriptor == 4:
+      var other = call
+      other.descriptor = 3
+      return super.perform(other)
+    default: return super.perform(call)
+    }
+  }
+
+  private func access(_ call: VerifyCall) -> VerifyOutcome {
+    guard call.at < 1 << 46, let (place, isShared) = place(call.at) else {
+      return super.perform(call)
+    }
+    let size = inner.contents(place.file, isWritten: false).count
+    let pages = UInt64(size + 4095) / 4096
+    switch mistake {
+    case .dirtyMarkIsLost, .noWriteNotify:
+      if call.kind == .store, isShared, known.contains(place), lost[place] == nil,
+        place.page < pages
+      {
+        let bytes = inner.contents(place.file, isWritten: false)
+        let start = Int(place.page) * 4096
+        lost[place] = Array(bytes[start..<min(bytes.count, start + 4096)])
+      }
+      if mistake == .noWriteNotify, call.kind == .load { known.insert(place) }
+    case .privateReachesFile where call.kind == .store && !isShared && rights(call.at)! & 2 != 0:
+      inner.spoil(place.file, Int(place.page) * 4096, UInt8(truncatingIfNeeded: call.value))
+    default: break
+    }
+    var result = super.perform(call)
+    guard result.signal == 7, call.kind == .load else { return result }
+    let behind = place.page >= pages
+    switch mistake {
+    case .endIsOffByOne where place.page == pages: result = VerifyOutcome(result: 0)
+    case .stalePageAfterTruncation, .copySurvivesTruncation:
+      let isCopy = mistake == .copySurvivesTruncation
+      if behind, let old = oldSizes[place.file], Int(place.page) * 4096 < old, isCopy != isShared {
+        result = VerifyOutcome(result: 0)
+      }
+    default: break
+    }
+    return result
+  }
+
+  private func synchronize(_ call: VerifyCall) -> VerifyOutcome {
+    let result = super.perform(call)
+    if mistake == .syncSkipsHole, result.result == -12, isOrdinary(call) { return .success }
+    if mistake == .dirtyMarkIsLost, call.flags & 4 != 0, isOrdinary(call), result.result == 0 {
+      for page in pages(call.at, call.length) {
+        if let (place, isShared) = place(page), isShared { known.insert(place) }
+      }
+    }
+    return result
+  }
+
+  private func truncate(_ call: VerifyCall) -> VerifyOutcome {
+    if mistake == .truncationIsLost, call.value < 1 << 62, call.descriptor == 0 {
+      return .success
+    }
+    let file = [0: 0, 2: 0, 3: 1][call.descriptor]
+    let before = file.map { inner.contents($0, isWritten: false).count }
+    let result = super.perform(call)
+    if let file, let before, result.result == 0 { oldSizes[file] = before }
+    return result
+  }
+
+  override func contents(_ file: Int, isWritten: Bool) -> [UInt8] {
+    var bytes = super.contents(file, isWritten: isWritten)
+    if !isWritten { return bytes }
+    for (place, old) in lost where place.file == file {
+      let start = Int(place.page) * 4096
+      for i in old.indices where start + i < bytes.count { bytes[start + i] = old[i] }
+    }
+    return bytes
+  }
+
+  override func mappings(_ start: UInt64, _ end: UInt64) -> [VerifyMapping] {
+    var list = super.mappings(start, end)
+    switch mistake {
+    case .offsetAfterSplit:
+      for i in list.indices where list[i].file != 0 {
+        guard let left = inner.mappings(list[i].start &- 1, list[i].start).first,
+          left.end == list[i].start, left.file == list[i].file,
+          left.offset + (left.end - left.start) == list[i].offset
+        else { continue }
+        list[i].offset = left.offset
+      }
+    case .mergesAcrossOffsets:
+      var merged: [VerifyMapping] = []
+      for mapping in list {
+        if let last = merged.last, last.end == mapping.start, mapping.file != 0,
+          last.file == mapping.file, last.protection == mapping.protection,
+          last.isShared == mapping.isShared,
+          last.offset + (last.end - last.start) != mapping.offset
+        {
+          merged[merged.count - 1].end = mapping.end
+        } else {
+          merged.append(mapping)
+        }
+      }
+      list = merged
+    default: break
+    }
+    return list
+  }
+}
+
+extension SpaceSubject {
+  fileprivate func mapsShared(_ call: VerifyCall) -> Bool {
+    mappings(call.at, call.at &+ call.length).contains { $0.isShared && $0.file != 0 }
+  }
+}
