@@ -8,6 +8,9 @@ import PackageDescription
 let ours: [SwiftSetting] = [
   .treatAllWarnings(as: .error),
   .define("RANGELAND_CHECKS", .when(configuration: .debug)),
+  // Who would wait for itself, and locks taken in two orders: see CheckedBuilds.md of RangeLocks.
+  .define("RANGELOCKS_CHECKED", .when(configuration: .debug)),
+  .define("RANGELOCKS_CHECKED", .when(traits: ["CheckedLocks"])),
 ]
 
 /// The exploration of the lock's own source under a deterministic scheduler; no product depends on it.
@@ -44,6 +47,11 @@ let package = Package(
     .library(name: "Rangeland", targets: ["Rangeland"]),
     .library(name: "RangelandReplay", targets: ["RangelandReplay"]),
     .executable(name: "rangeland", targets: ["RangelandCommand"]),
+  ],
+  traits: [
+    .trait(
+      name: "CheckedLocks",
+      description: "Release builds report who would wait for itself, and locks taken in two orders.")
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-system", from: "1.6.0"),

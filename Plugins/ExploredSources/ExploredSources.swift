@@ -12,7 +12,10 @@ import PackagePlugin
 @main
 struct ExploredSources: BuildToolPlugin {
   /// By name: the build system would not notice a new file in a folder that it does not know.
-  private static let lists = ["bounds", "directory", "waiting", "whole", "semaphore"]
+  private static let lists = [
+    "bounds", "directory", "waiting", "giving-up", "tasks", "whole", "observed", "stripes",
+    "throughput", "semaphore",
+  ]
 
   func createBuildCommands(context: PluginContext, target: any Target) throws -> [Command] {
     guard

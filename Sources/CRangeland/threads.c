@@ -3,6 +3,7 @@
 #include "CRangeland.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -55,3 +56,37 @@ uint32_t rl_thread_index_assign(void) {
 }
 
 uint32_t rl_thread_index_bound(void) { return __atomic_load_n(&index_bound, __ATOMIC_SEQ_CST); }
+
+typedef struct {
+  void (*body)(void *);
+  void *context;
+} thread_start;
+
+static void *thread_main(void *argument) {
+  thread_start start = *(thread_start *)argument;
+  free(argument);
+  start.body(start.context);
+  return NULL;
+}
+
+int rl_start_thread(void (*body)(void *), void *context) {
+  thread_start *start = malloc(sizeof *start);
+  if (start == NULL) return -ENOMEM;
+  *start = (thread_start){body, context};
+  pthread_attr_t attributes;
+  int error = pthread_attr_init(&attributes);
+  if (error == 0) {
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attributes, 256 << 10);
+    // Signals of the program are for its own threads: a new thread has the mask of its maker.
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    pthread_t thread;
+    error = pthread_create(&thread, &attributes, thread_main, start);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+  }
+  if (error != 0) free(start);
+  return -error;
+}

@@ -96,5 +96,94 @@ extension LockTests {
       held.release()
       #expect(lock.holdCount == 0 && lock.waiterCount == 0)
     }
+
+    /// Carries a hold to the thread that releases it.
+    private final class Box: @unchecked Sendable {
+      // Sendable: one thread fills it before the other one begins.
+      private var hold: RangeHold?
+      init(_ hold: consuming RangeHold) { self.hold = consume hold }
+      func release() { hold = nil }
+    }
+
+    private func startThread(_ body: @escaping @Sendable () -> Void) -> TestThread {
+      TestThread(body)
+    }
+
+    @Test func `Checked builds: a hold that another thread releases`() {
+      withWatchdog("a transferable hold") {
+        let lock = RangeLock()
+        let page = KeyRange(0x1000..<0x2000)
+        let hold = lock.lock(over: page, .write)
+        hold.makeTransferable()
+        let box = Box(hold)
+        let writer = startThread { box.release() }
+        // Without makeTransferable() a checked build would end here, if the writer is late.
+        lock.lock(over: page, .read).release()
+        writer.join()
+        #expect(lock.holdCount == 0)
+      }
+    }
+
+    @Test func `Checked builds: locks with a name`() {
+      let tables = RangeLock(configuration: .init(name: "tables"))
+      let rows = RangeLock(configuration: .init(name: "rows"))
+      let table = tables.lock(over: .all, .read)
+      let row = rows.lock(over: KeyRange(7...7), .write)
+      row.release()
+      table.release()
+      // The other order, without waiting.
+      let first = rows.lock(over: KeyRange(7...7), .write)
+      #expect(tables.isFree(over: .all, .read))
+      first.release()
+    }
+
+    /// Ranges that somebody did not get.
+    private final class Failures: Sendable {
+      let ranges = Mutexed<[KeyRange]>([])
+      func add(_ range: KeyRange) { ranges.change { $0.append(range) } }
+    }
+
+    @Test func `Tracing`() {
+      let lock = RangeLock()
+      let failures = Failures()
+      lock.setTracingHook { event in
+        if event.point == .acquired, !event.isGranted { failures.add(event.range) }
+      }
+      let hold = lock.lock(over: KeyRange(0..<100), .write)
+      if lock.tryLock(over: KeyRange(50..<60), .read) != nil { preconditionFailure() }
+      hold.release()
+      lock.setTracingHook(nil)
+      #expect(failures.ranges.value == [KeyRange(50..<60)])
+    }
+
+    @Test func `Counters`() {
+      let lock = RangeLock()
+      let page = KeyRange(0x1000..<0x2000)
+      let hold = lock.lock(over: page, .write)
+      let before = lock.counters
+      let late = lock.lock(over: page, .read, deadline: 0)
+      let after = lock.counters
+      // One that had to wait, and gave up: it counts as contended, and not as a hand-off.
+      let isContended = after.contended - before.contended == 1
+      let isHandedOver = after.handOffs - before.handOffs == 1
+      let isGranted = late != nil
+      #expect(isContended && !isHandedOver && !isGranted)
+      hold.release()
+    }
+
+    @Test func `Inspection`() {
+      let lock = RangeLock()
+      let page = KeyRange(0x1000..<0x2000)
+      lock.setNotesTimes(true)
+      let reader = lock.lock(over: page, .read)
+      for request in lock.requests(overlapping: page) where request.state == .holding {
+        print(request.range, request.mode, request.thread ?? -1, request.since ?? 0)
+      }
+      reader.release()
+      let noted = lock.lock(over: page, .read)
+      #expect(lock.requests(overlapping: page).map(\.thread) == [RangeLock.currentThread])
+      #expect(lock.requests(overlapping: page).allSatisfy { $0.since != nil })
+      noted.release()
+    }
   }
 }

@@ -104,6 +104,9 @@ extern _Thread_local uint64_t rl_tls_words[RL_TLS_WORDS] __attribute__((tls_mode
 static inline uint64_t rl_tls_get(unsigned i) { return rl_tls_words[i]; }
 static inline void rl_tls_set(unsigned i, uint64_t v) { rl_tls_words[i] = v; }
 
+/// Starts a thread that nobody joins, with all signals blocked, and whose body never returns. 0 or -errno.
+int rl_start_thread(void (*body)(void *), void *context);
+
 // ---- memory -----------------------------------------------------------------------------------
 
 /// Reserves zeroed memory that is committed on first touch; NULL when the kernel refuses (errno set).

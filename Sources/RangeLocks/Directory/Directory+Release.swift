@@ -58,8 +58,24 @@ extension Directory {
     shard.unlock(removing: 1)
   }
 
+  /// Takes back what waits, a request or an upgrade; false if the grant came first.
+  func takeBack(_ entry: EntryRef) -> Bool {
+    // Set for good before anybody could see it.
+    entry.pointer.pointee.state.load(ordering: .relaxed) & Entry.upgrading == 0
+      ? cancel(entry) : takeBackUpgrade(entry)
+  }
+
   /// Takes back a request that has not been granted; false if the grant came first.
   func cancel(_ entry: EntryRef) -> Bool {
+    if !renounce(entry) { return false }
+    unlink(entry)
+    letGoDependents(entry)
+    entry.drop(pool)
+    return true
+  }
+
+  /// Marks what waits as given up; false if the grant came first. The caller drops one when it is done with it.
+  func renounce(_ entry: EntryRef) -> Bool {
     var old = entry.pointer.pointee.state.load(ordering: .acquiring)
     while true {
       if old & Entry.countMask == 0 { return false }
@@ -69,12 +85,8 @@ extension Directory {
       let result = entry.pointer.pointee.state.compareExchange(
         expected: old, desired: (old + token) | Entry.cancelled, successOrdering: .relaxed,
         failureOrdering: .acquiring)
-      if result.exchanged { break }
+      if result.exchanged { return true }
       old = result.original
     }
-    unlink(entry)
-    letGoDependents(entry)
-    entry.drop(pool)
-    return true
   }
 }

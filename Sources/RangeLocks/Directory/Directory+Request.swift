@@ -11,11 +11,13 @@ import CRangeland
 extension Directory {
   /// Waits for `range` until `deadline` (UInt64.max = for ever); nil when it passed first.
   @usableFromInline @inline(never)
-  func acquire(_ range: KeyRange, _ mode: LockMode, deadline: UInt64) -> EntryRef? {
+  func acquire(
+    _ range: KeyRange, _ mode: LockMode, deadline: UInt64, _ site: CallSite
+  ) -> EntryRef? {
     guard let entry = takeEntry(deadline: deadline) else { return nil }
     countRequest()
     if settle(range, mode, entry) || acquireFast(range, mode, entry) { return entry }
-    return acquireWaiting(range, mode, entry, deadline: deadline) ? entry : nil
+    return acquireWaiting(range, mode, entry, deadline: deadline, site) ? entry : nil
   }
 
   /// Takes `range` if nothing conflicts; nil otherwise, or when there is no memory.
@@ -56,17 +58,17 @@ extension Directory {
   /// Publishes and waits; false when the deadline passed, and then `entry` is no longer ours.
   @inline(never)
   private func acquireWaiting(
-    _ range: KeyRange, _ mode: LockMode, _ entry: EntryRef, deadline: UInt64
+    _ range: KeyRange, _ mode: LockMode, _ entry: EntryRef, deadline: UInt64, _ site: CallSite
   ) -> Bool {
     let isObserved = isObserved
     if isObserved { tellStarted(range, mode) }
-    let isGranted = acquirePatiently(range, mode, entry, deadline: deadline)
+    let isGranted = acquirePatiently(range, mode, entry, deadline: deadline, site)
     if isObserved { tellEnded(range, mode, isGranted ? entry : nil) }
     return isGranted
   }
 
   private func acquirePatiently(
-    _ range: KeyRange, _ mode: LockMode, _ entry: EntryRef, deadline: UInt64
+    _ range: KeyRange, _ mode: LockMode, _ entry: EntryRef, deadline: UInt64, _ site: CallSite
   ) -> Bool {
     while true {
       if settle(range, mode, entry) { return true }
@@ -75,9 +77,11 @@ extension Directory {
       case .moved: continue
       case .queued:
         counters.add(.contended)
-        if !wait(entry, deadline: deadline) { return false }
-        counters.add(.handOffs)
-        return true
+        let note = noteWait(entry, site, canGiveUp: deadline != .max)
+        let isGranted = wait(entry, deadline: deadline)
+        note.end()
+        if isGranted { counters.add(.handOffs) }
+        return isGranted
       case .refused, .noMemory:
         if deadline != .max, rl_monotonic_ns() >= deadline {
           pool.give(entry.raw)

@@ -36,7 +36,7 @@ extension Directory {
       }
       counters.add(.parks)
       let error = rl_futex_wait(entry.stateAddress, old | Entry.parked, deadline)
-      if error == -ETIMEDOUT { return !cancel(entry) }
+      if error == -ETIMEDOUT { return !takeBack(entry) }
     }
   }
 }

@@ -29,6 +29,10 @@ struct DirectoryHeader: ~Copyable {
   /// How many conflicting requests may pass one that waits; 0: none, first come, first served.
   var mostPasses: UInt32
   @usableFromInline var pool: NodePool
+  #if RANGELOCKS_CHECKED
+    /// The kind of lock in `LockOrderGraph`; 0: none.
+    var lockClass: UInt8
+  #endif
 }
 
 /// The handle of a directory.

@@ -13,10 +13,10 @@ struct Examination {
     case look
     /// Queue behind the first that stands in front.
     case queue
-    /// `entry` is a reader that holds and becomes a writer: queue behind the first reader that holds, stand in front of
-    /// those that wait.
+    /// `entry` waits for a reader that holds to become a writer: queue behind the first reader that holds, stand in
+    /// front of those that wait.
     case upgrade
-    /// The same, but queue nowhere.
+    /// `entry` is the reader, and queues nowhere.
     case tryUpgrade
   }
 
@@ -35,6 +35,9 @@ struct Examination {
     self.entry = entry
     self.purpose = purpose
   }
+
+  /// What is in no way in its own: the request, or the hold that it is to change.
+  private var own: EntryRef { purpose == .upgrade ? entry.upgradedHold : entry }
 
   mutating func watch(_ keys: KeyRange) {
     watched = keys
@@ -79,7 +82,7 @@ struct Examination {
 
   /// Whether an overlapping entry is a reader that holds.
   private func stopsUpgrade(_ other: EntryRef) -> Bool {
-    if other == entry { return false }
+    if other == own { return false }
     if other.pointer.pointee.state.load(ordering: .relaxed) & Entry.upgrading != 0 { return true }
     // A writer that does not hold waits behind us: it came later, or we would have waited for it.
     if other.pointer.pointee.mode == .write { return false }

@@ -196,9 +196,10 @@ private struct LevelShards {
 extension Directory {
   /// Publishes and waits until all ranges are granted; nil when the deadline passed first.
   func acquireGroup(
-    _ pieces: UnsafeBufferPointer<RangeRequest>, deadline: UInt64
+    _ pieces: UnsafeBufferPointer<RangeRequest>, deadline: UInt64, _ site: CallSite
   ) -> EntryGroup? {
-    observing(pieces) { acquireGroupPatiently(pieces, deadline: deadline) }
+    if deadline == .max { checkOrder(pieces, site) }
+    return observing(pieces) { acquireGroupPatiently(pieces, deadline: deadline, site) }
   }
 
   /// Tells an observer of the request that `body` makes.
@@ -213,7 +214,7 @@ extension Directory {
   }
 
   private func acquireGroupPatiently(
-    _ pieces: UnsafeBufferPointer<RangeRequest>, deadline: UInt64
+    _ pieces: UnsafeBufferPointer<RangeRequest>, deadline: UInt64, _ site: CallSite
   ) -> EntryGroup? {
     while true {
       guard let group = makeGroup(pieces) else {
@@ -225,7 +226,10 @@ extension Directory {
       case .granted: return group
       case .queued:
         counters.add(.contended)
-        if !wait(group, deadline: deadline) { return nil }
+        let note = noteWait(group, site, canGiveUp: deadline != .max)
+        let isGranted = wait(group, deadline: deadline)
+        note.end()
+        if !isGranted { return nil }
         counters.add(.handOffs)
         return group
       case .refused, .noMemory, .moved:

@@ -6,7 +6,9 @@
 // Cost: a block for each 14 entries.
 
 /// The first block of a list of entries; `count` and `next` of each block are its first two words.
-struct EntryGroup {
+@usableFromInline
+struct EntryGroup: @unchecked Sendable {
+  // Sendable: an address; the list is its owner's.
   let raw: UnsafeMutableRawPointer
 
   static let perBlock = nodeStride / 8 - 2

@@ -7,10 +7,21 @@
 /// It may be sent to another thread or task and released there. Its lock has to outlive it.
 public struct RangeSetHold: ~Copyable, @unchecked Sendable {
   // Sendable: as `RangeHold`.
-  let group: EntryGroup
-  let directory: Directory
+  @usableFromInline let group: EntryGroup
+  @usableFromInline let directory: Directory
+  @usableFromInline let note: HoldNote
 
-  deinit { directory.release(group) }
+  @inlinable @inline(__always)
+  init(group: EntryGroup, directory: Directory, _ site: CallSite) {
+    self.group = group
+    self.directory = directory
+    note = directory.noteHold(group, site)
+  }
+
+  deinit {
+    note.end()
+    directory.release(group)
+  }
 
   /// What is held: disjoint, ascending, each with its mode.
   public var ranges: [RangeRequest] {
@@ -21,6 +32,10 @@ public struct RangeSetHold: ~Copyable, @unchecked Sendable {
 
   /// Ends the hold and grants the requests that waited only for it. Never waits for another request.
   public consuming func release() {}
+
+  /// Says that another thread or task may release the hold; see `RangeHold.makeTransferable()`.
+  @inlinable @inline(__always)
+  public borrowing func makeTransferable() { note.disown() }
 }
 
 extension RangeLock {
@@ -32,33 +47,60 @@ extension RangeLock {
   ///
   /// - Precondition: there is a range.
   @available(*, noasync, message: "blocks the thread; use the asynchronous lock(overAll:)")
-  public func lock(overAll requests: [RangeRequest]) -> RangeSetHold {
-    precondition(!requests.isEmpty, "RangeLock: a request has at least one range")
+  @inlinable @inline(__always)
+  public func lock(
+    overAll requests: [RangeRequest], fileID: StaticString = #fileID, line: UInt = #line
+  ) -> RangeSetHold {
+    let site = CallSite(fileID, line)
     // Without a deadline there is always a group in the end.
-    let group = RangeRequest.withPieces(of: requests) {
-      directory.acquireGroup($0, deadline: .max).unsafelyUnwrapped
-    }
-    return RangeSetHold(group: group, directory: directory)
+    let group = acquireBlocking(overAll: requests, deadline: .max, site).unsafelyUnwrapped
+    return RangeSetHold(group: group, directory: directory, site)
   }
 
-  /// Like `lock(overAll:)`, but gives up at `deadline`, CLOCK_MONOTONIC nanoseconds; nil if it did.
+  /// Like `lock(overAll:)`, but gives up at `deadline`, CLOCK_MONOTONIC time in nanoseconds; one that has passed does not
+  /// wait.
+  ///
+  /// - Returns: nil when the deadline passed first; then no range is held or waited for.
+  /// - Precondition: there is a range.
   @available(*, noasync, message: "blocks the thread; use the asynchronous lock(overAll:)")
-  public func lock(overAll requests: [RangeRequest], deadline: UInt64) -> RangeSetHold? {
-    precondition(!requests.isEmpty, "RangeLock: a request has at least one range")
-    return hold(
-      RangeRequest.withPieces(of: requests) { directory.acquireGroup($0, deadline: deadline) })
+  @inlinable @inline(__always)
+  public func lock(
+    overAll requests: [RangeRequest], deadline: UInt64, fileID: StaticString = #fileID,
+    line: UInt = #line
+  ) -> RangeSetHold? {
+    let site = CallSite(fileID, line)
+    guard let group = acquireBlocking(overAll: requests, deadline: deadline, site) else {
+      return nil
+    }
+    return RangeSetHold(group: group, directory: directory, site)
   }
 
   /// Locks all ranges unless a conflicting request holds or waits for a key of one. Never waits.
   ///
   /// Nil also when the system has no memory for the request.
-  public func tryLock(overAll requests: [RangeRequest]) -> RangeSetHold? {
-    precondition(!requests.isEmpty, "RangeLock: a request has at least one range")
-    return hold(RangeRequest.withPieces(of: requests) { directory.tryAcquireGroup($0) })
+  ///
+  /// - Precondition: there is a range.
+  @inlinable @inline(__always)
+  public func tryLock(
+    overAll requests: [RangeRequest], fileID: StaticString = #fileID, line: UInt = #line
+  ) -> RangeSetHold? {
+    guard let group = tryAcquire(overAll: requests) else { return nil }
+    return RangeSetHold(group: group, directory: directory, CallSite(fileID, line))
   }
 
-  func hold(_ group: EntryGroup?) -> RangeSetHold? {
-    guard let group else { return nil }
-    return RangeSetHold(group: group, directory: directory)
+  @usableFromInline
+  func acquireBlocking(
+    overAll requests: [RangeRequest], deadline: UInt64, _ site: CallSite
+  ) -> EntryGroup? {
+    precondition(!requests.isEmpty, "RangeLock: a request has at least one range")
+    return RangeRequest.withPieces(of: requests) {
+      directory.acquireGroup($0, deadline: deadline, site)
+    }
+  }
+
+  @usableFromInline
+  func tryAcquire(overAll requests: [RangeRequest]) -> EntryGroup? {
+    precondition(!requests.isEmpty, "RangeLock: a request has at least one range")
+    return RangeRequest.withPieces(of: requests) { directory.tryAcquireGroup($0) }
   }
 }

@@ -5,10 +5,12 @@
 extension RangeLock {
   /// Runs `body` while `range` is held for reading. Waits like `lock(over:_:)`.
   @available(*, noasync, message: "blocks the thread; use tryLock in asynchronous code")
+  @inlinable
   public func withReadLock<Result: ~Copyable, Failure: Error>(
-    over range: KeyRange, _ body: () throws(Failure) -> Result
+    over range: KeyRange, fileID: StaticString = #fileID, line: UInt = #line,
+    _ body: () throws(Failure) -> Result
   ) throws(Failure) -> Result {
-    let hold = lock(over: range, .read)
+    let hold = lock(over: range, .read, fileID: fileID, line: line)
     let outcome: Result
     do throws(Failure) {
       outcome = try body()
@@ -22,10 +24,12 @@ extension RangeLock {
 
   /// Runs `body` while `range` is held for writing. Waits like `lock(over:_:)`.
   @available(*, noasync, message: "blocks the thread; use tryLock in asynchronous code")
+  @inlinable
   public func withWriteLock<Result: ~Copyable, Failure: Error>(
-    over range: KeyRange, _ body: () throws(Failure) -> Result
+    over range: KeyRange, fileID: StaticString = #fileID, line: UInt = #line,
+    _ body: () throws(Failure) -> Result
   ) throws(Failure) -> Result {
-    let hold = lock(over: range, .write)
+    let hold = lock(over: range, .write, fileID: fileID, line: line)
     let outcome: Result
     do throws(Failure) {
       outcome = try body()

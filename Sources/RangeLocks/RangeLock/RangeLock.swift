@@ -17,8 +17,8 @@ import CRangeland
 /// readers of its keys, and a wide request is not starved by a stream of narrow ones.
 ///
 /// A hold may be released by any thread. Asking for a range that conflicts with a hold of the same thread
-/// never returns. The lock must outlive its holds: keep it in a stored property, or use `withReadLock` and
-/// `withWriteLock`.
+/// never returns; checked builds trap and name both calls (<doc:CheckedBuilds>). The lock must outlive its holds: keep
+/// it in a stored property, or use `withReadLock` and `withWriteLock`.
 public final class RangeLock: @unchecked Sendable {
   // Sendable: the only property is an immutable handle, and what it leads to is changed by atomic operations
   // and under the latches of the shards.
@@ -39,14 +39,19 @@ public final class RangeLock: @unchecked Sendable {
     /// Who goes first of requests that overlap in conflicting modes.
     public var fairness: Fairness
 
+    /// What kind of lock it is, for the check of lock order in checked builds; nil takes no part in it. Locks of
+    /// one name are of one kind; there are at most 63 names. Other builds do not look at it. See <doc:CheckedBuilds>.
+    public var name: StaticString?
+
     /// A configuration; the defaults suit address spaces.
     public init(
       granuleShift: UInt8 = 21, usesWholeLockMode: Bool = true,
-      fairness: Fairness = .firstComeFirstServed
+      fairness: Fairness = .firstComeFirstServed, name: StaticString? = nil
     ) {
       self.granuleShift = granuleShift
       self.usesWholeLockMode = usesWholeLockMode
       self.fairness = fairness
+      self.name = name
     }
   }
 
@@ -79,6 +84,11 @@ public final class RangeLock: @unchecked Sendable {
       granuleShift: Int(configuration.granuleShift),
       entersWholeMode: configuration.usesWholeLockMode,
       mostPasses: configuration.fairness == .throughput ? WaitPasses.limit : 0, pool: pool)
+    #if RANGELOCKS_CHECKED
+      if let name = configuration.name {
+        directory.header.pointee.lockClass = LockOrderGraph.shared.lockClass(named: name)
+      }
+    #endif
   }
 
   deinit {
@@ -98,12 +108,16 @@ extension RangeLock {
   /// at once; name the hold.
   @available(*, noasync, message: "blocks the thread; use tryLock in asynchronous code")
   @inlinable @inline(__always)
-  public func lock(over range: KeyRange, _ mode: LockMode) -> RangeHold {
+  public func lock(
+    over range: KeyRange, _ mode: LockMode, fileID: StaticString = #fileID, line: UInt = #line
+  ) -> RangeHold {
+    let site = CallSite(fileID, line)
+    directory.checkOrder(range, mode, site)
     // Without a deadline there is always a hold in the end.
     let entry =
       acquireEasily(range, mode)
-      ?? directory.acquire(range, mode, deadline: .max).unsafelyUnwrapped
-    return RangeHold(entry: entry, directory: directory)
+      ?? directory.acquire(range, mode, deadline: .max, site).unsafelyUnwrapped
+    return RangeHold(entry: entry, directory: directory, site)
   }
 
   /// The ways that need no waiting and no look around; nil decides nothing.
@@ -117,12 +131,14 @@ extension RangeLock {
   ///
   /// Nil also when the system has no memory for the request.
   @inlinable @inline(__always)
-  public func tryLock(over range: KeyRange, _ mode: LockMode) -> RangeHold? {
+  public func tryLock(
+    over range: KeyRange, _ mode: LockMode, fileID: StaticString = #fileID, line: UInt = #line
+  ) -> RangeHold? {
     guard let entry = acquireEasily(range, mode) ?? directory.tryAcquire(range, mode)
     else {
       return nil
     }
-    return RangeHold(entry: entry, directory: directory)
+    return RangeHold(entry: entry, directory: directory, CallSite(fileID, line))
   }
 
   /// Locks `range` like `lock(over:_:)`, but gives up at `deadline`, CLOCK_MONOTONIC time in nanoseconds; one that
@@ -131,10 +147,16 @@ extension RangeLock {
   /// - Returns: nil when the deadline passed first. A request that gave up stops nobody.
   @available(*, noasync, message: "blocks the thread; use tryLock in asynchronous code")
   @inlinable @inline(__always)
-  public func lock(over range: KeyRange, _ mode: LockMode, deadline: UInt64) -> RangeHold? {
+  public func lock(
+    over range: KeyRange, _ mode: LockMode, deadline: UInt64, fileID: StaticString = #fileID,
+    line: UInt = #line
+  ) -> RangeHold? {
+    let site = CallSite(fileID, line)
+    if deadline == .max { directory.checkOrder(range, mode, site) }
     guard
-      let entry = acquireEasily(range, mode) ?? directory.acquire(range, mode, deadline: deadline)
+      let entry = acquireEasily(range, mode)
+        ?? directory.acquire(range, mode, deadline: deadline, site)
     else { return nil }
-    return RangeHold(entry: entry, directory: directory)
+    return RangeHold(entry: entry, directory: directory, site)
   }
 }

@@ -107,6 +107,7 @@ public enum Inspection {
   /// Puts the pool of the process into the arena, for good. Before the first exploration.
   public static func makePool() {
     _ = NodePool.shared.blocksInUse
+    _ = AlarmClock.shared.ring(upTo: 0)
     rx_arena_keep()
   }
 
@@ -130,7 +131,7 @@ public enum Inspection {
   public static func lockGroup(
     _ lock: RangeLock, _ pieces: UnsafeBufferPointer<RangeRequest>, deadline: UInt64
   ) -> UnsafeMutableRawPointer? {
-    lock.directory.acquireGroup(pieces, deadline: deadline)?.raw
+    lock.directory.acquireGroup(pieces, deadline: deadline, CallSite())?.raw
   }
 
   public static func tryGroup(
@@ -140,6 +141,23 @@ public enum Inspection {
   public static func releaseGroup(_ lock: RangeLock, _ group: UnsafeMutableRawPointer) {
     // Its only property; `init` would empty the group.
     lock.directory.release(unsafeBitCast(group, to: EntryGroup.self))
+  }
+
+  /// Lets the thread's next request in a directory be one that samples (`Directory.sample`).
+  public static func makeSampleDue(_ thread: UInt32) {
+    let cache = NodePool.shared.cache(thread)
+    let few = cache.pointee.counts & 0xFFFF_FFFF
+    cache.pointee.counts = few | UInt64(ModeSwitch.sampleInterval - 1) << 32
+  }
+
+  /// Switches everything on, or off, that makes a lock an observed one; there is no hook.
+  public static func observe(_ lock: RangeLock, _ isOn: Bool) {
+    lock.directory.observe([.tracing, .acquisitions, .times], isOn)
+  }
+
+  /// Whether the lock's word says "observed" exactly if something is switched on.
+  public static func isObservedAsSwitched(_ lock: RangeLock) -> Bool {
+    lock.directory.isObserved == !lock.directory.observation.kinds.isEmpty
   }
 
   /// The semaphore's word: holders and flags.

@@ -7,6 +7,8 @@ extension ExploredProgram {
   public static let catalogue: [(program: ExploredProgram, about: String)] =
     directory.map { (ExploredProgram($0.0, subject: .directory), $0.1) }
     + wholeLock.map { (ExploredProgram($0.0, subject: .lock), $0.1) }
+    + observed.map { (ExploredProgram($0.0, subject: .directory), $0.1) }
+    + tasks.map { (ExploredProgram($0.0, subject: .directory), $0.1) }
     + throughput.map { (ExploredProgram($0.0, subject: .throughput), $0.1) }
     + semaphore.map { (ExploredProgram($0.0, subject: .semaphore), $0.1) }
     + circular
@@ -61,6 +63,11 @@ extension ExploredProgram {
     ("w0+w4? - | w4 -", "two ranges or none"),
     ("w0 - | w0+w4! -", "two ranges that may give up"),
     ("w4 - ; w0+w4 - | w0-7 -", "two ranges and a wide request"),
+    // Upgrades that give up.
+    ("u0 p! - | r0 -", "an upgrade that may give up beside a reader"),
+    ("u1-2 p! - | r2 -", "the same in two shards"),
+    ("u0 p! p - | r0 -", "and one that waits afterwards"),
+    ("u0 p! - | w0-7 -", "an upgrade that may give up and a wide writer"),
     // Stripes: the preparation opens them.
     ("r0 r0 - -0 ; r0 - | w0 -", "a stripe and a writer"),
     ("r0 r0 - -0 ; r0 - | r0 - w0 -", "two stripes and a writer"),
@@ -95,6 +102,10 @@ extension ExploredProgram {
     ("w1-2 - | w2-3 - | w1-3 -", "three that share granules"),
     ("w0 - | r4 - | w0+w4 -", "two ranges behind one each"),
     ("u0 p - | w1 - | r0-1 -", "an upgrade beside a reader that waits for another"),
+    ("u0 p! - | w1 - | r0-1 -", "the same that may give up"),
+    ("u0 p! - | r0 - | w0 -", "an upgrade that may give up before a writer"),
+    ("u0 p! - | r0 - | r0 -", "an upgrade that may give up among readers"),
+    ("w0 - | r4 - | w0+w4! -", "two ranges behind one each that may give up"),
   ]
 
   /// A lock that begins in whole-lock mode.
@@ -118,6 +129,57 @@ extension ExploredProgram {
     ("w0 w4 - -0 ; w0 - | e | w0 -", "entered and left"),
     ("r0 - | w0 - | r0? -", "a try behind a waiting writer"),
     ("r0 w4 - -0 r0 r0 - -2 ; r0 - | e w0 -", "the mode is entered beside stripes"),
+    // Samples: the second of one thread in a row enters the mode.
+    ("w0 w4 - -0 ; q w0 - q w0 - | w0 -", "the mode is entered by samples while another asks"),
+    ("w0 w4 - -0 ; q w0 - q w0 - | w4 -", "the same in another shard"),
+    ("w0 w4 - -0 ; q w0 - q w0 - | q w0 - q w0 -", "two that sample"),
+    ("r0 w4 - -0 r0 r0 - -2 ; q r0 - q r0 - | w0 -", "samples of a reader in a stripe"),
+    ("w0 w4 - -0 ; q w0 - q w0-7 - | r0 -", "a sample of a wide request"),
+    ("u0 p! - | r0 -", "an upgrade that may give up while the mode is left"),
+    // Observed locks.
+    ("o w0 - | w0 -", "observed while somebody holds"),
+    ("w0 - | o O w0 -", "observed for a while"),
+    ("w0 w4 - -0 ; o O w0 - | e w0 -", "observed while the mode is entered"),
+    ("w0 d - | o r0 -", "observed while a hold is downgraded"),
+    ("w0-1 s0 - | o w1 -", "observed while a hold is shrunk"),
+    ("o w0 - | w0 - | w0-7 -", "an observed lock and three levels"),
+    ("w0 w4 - -0 ; o q w0 - q w0 - | w0 -", "samples of an observed lock"),
+  ]
+
+  /// Observed locks in their directory.
+  private static let observed = [
+    ("o ; w0 - | w0 -", "writers"),
+    ("o ; w0 - | w0-7! -", "a deadline"),
+    ("o ; w0? - | r0-7? -", "tries"),
+    ("o ; w0+w4 - | w4 -", "two ranges"),
+    ("o ; u0 p! - | r0 -", "an upgrade that may give up"),
+    ("r0 r0 - -0 ; r0 - | o w0 -", "observed while a reader is in a stripe"),
+    ("r0 r0 - -0 ; r0 - r0 - | o O", "observed for a while beside stripes"),
+    ("o ; w0~ - | w0~ -", "tasks"),
+    ("w0 - | w0 - | o O", "observed while one waits"),
+  ]
+
+  /// Tasks that wait.
+  private static let tasks = [
+    ("w0~ - | w0~ -", "two tasks"),
+    ("w0 - | w0~ -", "a task behind a thread"),
+    ("w0~ - | w0 -", "a thread behind a task"),
+    ("w0-7 - | w1-3~ -", "a task with three shards"),
+    ("w0 - | w0~ - | x1", "a task that is cancelled"),
+    ("w0 - | w0~! - | t", "a task with a deadline"),
+    ("w0 - | w0~! - | t x1", "cancelled or too late"),
+    ("w0 x1 t - | w0~! -", "cancelled by the holder, then too late"),
+    ("w0 t x1 - | w0~! - w4 -", "too late, then cancelled"),
+    ("w0 x1 - | w0~ - w4 -", "cancelled by the holder"),
+    ("w0 x1 - | w0~ - | r0 -", "a reader behind a task that is cancelled"),
+    ("w0 t - | w0~! - | r0 -", "a reader behind a task that is too late"),
+    ("w0 x1 - | w0+w4~ -", "two ranges, cancelled"),
+    ("w0 t - | w0+w4~! -", "two ranges, too late"),
+    ("w0 - | r4 - | w0+w4~ -", "two ranges of a task behind one each"),
+    ("u0 p~ - | r0 -", "an upgrade of a task"),
+    ("u0 p~ - | r0 x0 -", "an upgrade of a task that is cancelled"),
+    ("u0 p~! - | r0 t -", "an upgrade of a task that is too late"),
+    ("u1-2 p~! - | r2 t x0 -", "the same in two shards, cancelled too"),
   ]
 
   /// A lock where requests may pass those that wait.
@@ -133,6 +195,8 @@ extension ExploredProgram {
     ("u0 p - | r0 - w0 -", "an upgrade"),
     ("w0-1 s0 - | w1 - w0 -", "a shrink"),
     ("w0+w4 - | w4 - w4 -", "two ranges are not passed"),
+    ("w0~ - | w0 - w0 -", "tasks are not passed"),
+    ("u0 p! - | r0 - w0 -", "an upgrade that may give up"),
     ("w0 - | w0 - | w0 -", "three writers"),
     ("w0 - | r0 - | w0 -", "a reader between writers"),
     ("w0 - w0 - | w0 - | w0! -", "one that gives up behind another"),

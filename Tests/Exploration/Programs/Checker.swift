@@ -34,6 +34,8 @@ struct RequestRecord {
   /// The requests, as bits, that were made in the same call: they have one fate.
   var partners: UInt32 = 0
   var waited = false
+  /// Whether its task may have been taken out of the queue: it does not know yet.
+  var mayBeGone = false
   var thread: UInt32 = 0
   var keys: UInt32 = 0
   /// The operations of its thread when it was in the queue.
@@ -98,7 +100,9 @@ struct Checker {
       if state == .holding {
         fail("exclusion: a request is granted beside a conflicting hold", me, other)
       }
-      if records[me].mustFollow & bit != 0, state == .queued, !rx_timed_out(records[other].thread) {
+      if records[me].mustFollow & bit != 0, state == .queued, !records[other].mayBeGone,
+        !rx_timed_out(records[other].thread)
+      {
         records[other].passes += 1
         if records[other].passes > mostPasses {
           fail("order: a request is granted before one that it came after", me, other)

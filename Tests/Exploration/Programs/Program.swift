@@ -8,13 +8,18 @@
 //     w3  w2-5  r7     lock keys 3, 2 to 5, 7 for writing or reading, use them, keep the hold
 //     w3?              try to; if that fails, steps that use the hold do nothing
 //     w3!              lock with a deadline that may expire at any time while the thread sleeps
+//     w3~  w3~!        lock as a task does, which suspends; with a deadline, which a step `t` rings
 //     u3               lock for reading with the right to upgrade
 //     w0+r4  w0+r4?    lock several ranges at once
-//     p  p?            upgrade the latest hold, try to
+//     p  p?  p!        upgrade the latest hold, try to, with a deadline; `p~`, `p~!` as a task does
 //     s2               shrink the latest hold to keys 2
 //     d  d0            downgrade the latest hold, or the one of the thread's request number 0, and use it
 //     -  -0            release it
 //     e                enter whole-lock mode, if nobody is in the directory
+//     q                let the thread's next request be one that samples
+//     o  O             observe the lock from now on, or not any more
+//     x2               cancel the task of the program's request number 2
+//     t                ring the alarms that are set: the deadlines of tasks
 //
 // The eight keys lie so that they and their spans meet every level of a lock with three levels: see `Keys`.
 
@@ -46,7 +51,8 @@ enum Keys {
 /// One step of a thread. Plain data: it is read on coroutines that may never end.
 struct Step {
   enum Verb: UInt8 {
-    case lock, tryLock, lockWithin, upgrade, tryUpgrade, shrink, downgrade, release, enterWhole
+    case lock, tryLock, lockWithin, upgrade, tryUpgrade, upgradeWithin, shrink, downgrade, release
+    case enterWhole, sample, observe, unobserve, cancel, ring
   }
 
   var verb: Verb
@@ -56,6 +62,8 @@ struct Step {
   var lastKey = 0
   /// The request that the step makes or is about, counted over the whole program.
   var request = 0
+  /// Whether the step waits as a task.
+  var isTask = false
 
   /// A second range that is asked for at the same time: the request after `request`. Its mode, or -1.
   var secondMode: Int8 = -1
@@ -70,7 +78,7 @@ struct Step {
     if secondMode < 0 { return nil }
     return Step(
       verb: verb, mode: UInt8(secondMode), firstKey: secondFirstKey, lastKey: secondLastKey,
-      request: request + 1)
+      request: request + 1, isTask: isTask)
   }
 }
 
@@ -119,7 +127,15 @@ public struct ExploredProgram: Sendable, CustomStringConvertible {
     return text.split(separator: " ").map { word in
       switch word.first! {
       case "e": return Step(verb: .enterWhole)
-      case "p": return Step(verb: word == "p?" ? .tryUpgrade : .upgrade, request: latest)
+      case "q": return Step(verb: .sample)
+      case "o": return Step(verb: .observe)
+      case "O": return Step(verb: .unobserve)
+      case "t": return Step(verb: .ring)
+      case "x": return Step(verb: .cancel, request: Int(word.dropFirst())!)
+      case "p":
+        let verb: Step.Verb =
+          word.last == "?" ? .tryUpgrade : word.last == "!" ? .upgradeWithin : .upgrade
+        return Step(verb: verb, request: latest, isTask: word.contains("~"))
       case "s":
         let keys = keys(word.dropFirst())
         return Step(verb: .shrink, firstKey: keys.first!, lastKey: keys.last!, request: latest)
@@ -142,6 +158,10 @@ public struct ExploredProgram: Sendable, CustomStringConvertible {
     if rest.last == "?" { step.verb = .tryLock }
     if rest.last == "!" { step.verb = .lockWithin }
     if step.verb != .lock { rest = rest.dropLast() }
+    if rest.last == "~" {
+      step.isTask = true
+      rest = rest.dropLast()
+    }
     let pieces = rest.split(separator: "+")
     precondition(pieces.count <= 2, "two ranges at most: \(word)")
     let keys = keys(pieces[0].dropFirst())

@@ -16,6 +16,8 @@ final class ProgramRun {
   private let holds: UnsafeMutablePointer<RangeHold>
   private let groups: UnsafeMutablePointer<UnsafeMutableRawPointer?>
   private let pieces: UnsafeMutablePointer<RangeRequest>
+  /// What the runtime would know of the tasks, by request.
+  private let tasks: UnsafeMutableRawPointer
   private let steps: [UnsafeMutableBufferPointer<Step>]
   private let stepsOfThread: UnsafeMutablePointer<UnsafeMutableBufferPointer<Step>>
 
@@ -38,6 +40,7 @@ final class ProgramRun {
     groups = rx_reserve(32 * 8)!.bindMemory(to: UnsafeMutableRawPointer?.self, capacity: 32)
     pieces = rx_reserve(32 * MemoryLayout<RangeRequest>.stride)!
       .bindMemory(to: RangeRequest.self, capacity: 32)
+    tasks = rx_reserve(32 * ExploredTask.size)!
     lock = RangeLock(
       configuration: .init(
         granuleShift: Keys.granuleShift, usesWholeLockMode: program.subject == .lock,
@@ -78,6 +81,9 @@ final class ProgramRun {
     case .lock, .directory, .throughput:
       if !Inspection.isEmpty(lock) { rx_fail("leftover: the lock is not empty at the end") }
       if lock.holdCount + lock.waiterCount != 0 { rx_fail("leftover: requests at the end") }
+      if !Inspection.isObservedAsSwitched(lock) {
+        rx_fail("leftover: the lock is observed and nobody wants it to be, or the other way around")
+      }
       let blocks = Inspection.blocksInUse
       if blocks != 0 { rx_fail("leftover: \(blocks) blocks are not back in the pool") }
     case .semaphore:
@@ -106,10 +112,19 @@ final class ProgramRun {
     case .release:
       guard checker.records[step.request].state == .holding else { return }
       release(step.request)
-    case .downgrade, .upgrade, .tryUpgrade, .shrink:
+    case .downgrade, .upgrade, .tryUpgrade, .upgradeWithin, .shrink:
       guard checker.records[step.request].state == .holding else { return }
       change(step)
     case .enterWhole: Inspection.enterWhole(lock)
+    case .sample: Inspection.makeSampleDue(thread)
+    case .observe: Inspection.observe(lock, true)
+    case .unobserve: Inspection.observe(lock, false)
+    case .cancel:
+      checker.records[step.request].mayBeGone = true
+      task(step).cancel()
+    case .ring:
+      for request in 0..<program.requestCount { checker.records[request].mayBeGone = true }
+      Inspection.ringAlarms()
     }
   }
 
@@ -151,11 +166,16 @@ final class ProgramRun {
   private func change(_ step: Step) {
     let me = step.request
     switch step.verb {
-    case .upgrade, .tryUpgrade:
+    case .upgrade, .tryUpgrade, .upgradeWithin:
       checker.upgrades(me)
       var isWriter = true
-      if step.verb == .upgrade {
+      let deadline = step.verb == .upgradeWithin ? Self.deadline : .max
+      if step.isTask {
+        isWriter = Inspection.upgradeAsTask(lock, holds[me], deadline: deadline, task(step))
+      } else if step.verb == .upgrade {
         holds[me].upgrade()
+      } else if step.verb == .upgradeWithin {
+        isWriter = holds[me].upgrade(deadline: deadline)
       } else {
         isWriter = holds[me].tryUpgrade()
       }
@@ -194,6 +214,12 @@ final class ProgramRun {
         range(step.secondFirstKey, step.secondLastKey),
         LockMode(rawValue: UInt8(step.secondMode))!))
     let both = UnsafeBufferPointer(start: start, count: 2)
+    if step.isTask {
+      let deadline = step.verb == .lockWithin ? Self.deadline : .max
+      groups[step.request] = Inspection.lockGroupAsTask(
+        lock, both, deadline: deadline, task(step))
+      return groups[step.request] != nil
+    }
     groups[step.request] =
       switch step.verb {
       case .tryLock: Inspection.tryGroup(lock, both)
@@ -206,12 +232,21 @@ final class ProgramRun {
   private func acquire(_ step: Step) -> Bool {
     let range = range(step.firstKey, step.lastKey)
     let mode = LockMode(rawValue: step.mode)!
+    if step.isTask {
+      let deadline = step.verb == .lockWithin ? Self.deadline : .max
+      return keep(
+        Inspection.lockAsTask(lock, range, mode, deadline: deadline, task(step)), step.request)
+    }
     switch step.verb {
     case .tryLock: return keep(lock.tryLock(over: range, mode), step.request)
     case .lockWithin:
       return keep(lock.lock(over: range, mode, deadline: Self.deadline), step.request)
     default: return keep(lock.lock(over: range, mode), step.request)
     }
+  }
+
+  private func task(_ step: Step) -> ExploredTask {
+    ExploredTask(tasks + step.request * ExploredTask.size)
   }
 
   private func keep(_ hold: consuming RangeHold?, _ request: Int) -> Bool {

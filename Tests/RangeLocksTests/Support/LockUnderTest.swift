@@ -130,6 +130,9 @@ extension RangeLock {
   }
 }
 
+/// Runs `body` on a thread of its own: what blocks, in a test that is a task.
+func onThread(_ body: @escaping @Sendable () -> Void) { TestThread(body).join() }
+
 /// Yields until `condition` holds. The test's watchdog bounds it.
 func waitUntil(_ condition: () -> Bool) {
   while !condition() { rl_yield() }
