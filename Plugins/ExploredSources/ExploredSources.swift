@@ -12,7 +12,9 @@ import PackagePlugin
 @main
 struct ExploredSources: BuildToolPlugin {
   /// By name: the build system would not notice a new file in a folder that it does not know.
-  private static let lists = ["bounds", "directory", "waiting", "whole", "semaphore"]
+  private static let lists = [
+    "bounds", "directory", "waiting", "whole", "semaphore", "stripes", "throughput",
+  ]
 
   func createBuildCommands(context: PluginContext, target: any Target) throws -> [Command] {
     guard

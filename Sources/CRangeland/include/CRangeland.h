@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -75,6 +76,31 @@ static inline uint64_t rl_monotonic_ns(void) {
 
 static inline int32_t rl_gettid(void) { return (int32_t)syscall(SYS_gettid); }
 
+// ---- processors (for benchmarks) --------------------------------------------------------------
+
+/// A bit for each of the first 1,024 processors.
+struct rl_processors {
+  uint64_t words[16];
+};
+
+/// The processors that the calling thread may use. Returns 0 or -errno.
+static inline int rl_processors_get(struct rl_processors *set) {
+  for (int i = 0; i < 16; i++) set->words[i] = 0;
+  return syscall(SYS_sched_getaffinity, 0, sizeof *set, set) < 0 ? -errno : 0;
+}
+
+/// Keeps the calling thread on one processor, below 1,024. Returns 0 or -errno.
+static inline int rl_processor_keep(unsigned processor) {
+  struct rl_processors set = {{0}};
+  set.words[processor / 64 % 16] = (uint64_t)1 << processor % 64;
+  return syscall(SYS_sched_setaffinity, 0, sizeof set, &set) < 0 ? -errno : 0;
+}
+
+/// How often the calling thread had to give its processor to another one.
+static inline long rl_preemptions(void) {
+  struct rusage usage;
+  return syscall(SYS_getrusage, 1 /* RUSAGE_THREAD */, &usage) < 0 ? 0 : usage.ru_nivcsw;
+}
 
 // ---- threads ----------------------------------------------------------------------------------
 

@@ -20,9 +20,10 @@ extension Directory {
     let homes = homes(entry.pointer.pointee.level, entry.range)
     homes.lock(adding: 0)
     setMode(entry, mode, homes)
+    let waiting = entry.takeDependents()
     homes.unlock(removing: 0)
     // From here on only conflicts with the new mode queue behind us.
-    letGoUnblocked(entry)
+    letGoUnblocked(entry, waiting)
     tellChanged(entry)
   }
 
@@ -42,11 +43,12 @@ extension Directory {
     entry.pointer.pointee.state.bitwiseAnd(~Entry.stamped, ordering: .relaxed)
     let extra = entry.tail.pointee.extra
     publish(entry, level, new)
+    let waiting = entry.takeDependents()
     // A shard that is home no longer loses one; zero publishes that the keys are free.
     old.unlock { new.contains($0) ? 0 : 1 }
     if old.upper != nil, new.upper == nil, let extra, extra != adoptedExtra { pool.give(extra) }
     // From here on only who wants the keys that are left queues behind us.
-    letGoUnblocked(entry)
+    letGoUnblocked(entry, waiting)
     tellChanged(entry)
   }
 
@@ -110,16 +112,20 @@ extension Directory {
     var examination = Examination(self, entry, mayWait ? .upgrade : .tryUpgrade)
     examineAll(latched, level, homes, &examination)
     let isQueued = examination.isOver && mayWait
+    var waiting: UnsafeMutableRawPointer?
     if !isQueued {
       entry.pointer.pointee.state.store(0, ordering: .relaxed)
-      if examination.isOver { setMode(entry, before, homes) }
+      if examination.isOver {
+        setMode(entry, before, homes)
+        waiting = entry.takeDependents()
+      }
     }
     homes.unlock(removing: 0)
     unlockCoarser(latched, range)
     if isQueued { return .queued }
     if !examination.isOver { return .granted }
     // Those that met a writer here for a moment.
-    letGoUnblocked(entry)
+    letGoUnblocked(entry, waiting)
     return .refused
   }
 

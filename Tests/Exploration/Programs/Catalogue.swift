@@ -33,6 +33,9 @@ extension ExploredProgram {
     ("w0 - w0-7 - ; w0 - | w0-7 -", "a wide request that knows what is empty"),
     ("w0-7 - w0 - ; w0 - | w0-7 -", "the same that does not know"),
     ("w0 - w0-7 - ; r0 - | r0-7 - w0-7 -", "facts beside readers"),
+    ("w5 - w0-7 - ; w0-7 - | w5 -", "one granule of each of two coarse levels"),
+    ("w0-7 - w0 - ; w0 - | w0-7 -", "one granule of the coarsest level and one below"),
+    ("w5 - w0-3 - ; w0-3 - | w5 -", "granules of a coarse level, each with one"),
     // Try, deadline, downgrade.
     ("w0? - | w0? -", "tries"),
     ("w0 - | w0? - w0-7? -", "tries on two levels"),
@@ -95,6 +98,8 @@ extension ExploredProgram {
     ("w1-2 - | w2-3 - | w1-3 -", "three that share granules"),
     ("w0 - | r4 - | w0+w4 -", "two ranges behind one each"),
     ("u0 p - | w1 - | r0-1 -", "an upgrade beside a reader that waits for another"),
+    ("w0-1 d - | r0 - | w1 -", "a downgrade while another looks through the stack of its waiters"),
+    ("w0-1 s0 - | w1 - | w0! -", "a shrink beside that"),
   ]
 
   /// A lock that begins in whole-lock mode.
@@ -114,6 +119,7 @@ extension ExploredProgram {
     ("w0 w4 - -0 ; w0 - | e w0 -", "the mode is entered while another asks"),
     ("w0 w4 - -0 w0-7 - e ; w0 - | w0-7 -", "a holder that is taken over beside facts"),
     ("w0 w4 - -0 ; w0-7 - | e w0 -", "entered while a wide request asks"),
+    ("w5 w0-3 - -0 ; w5 - | e w5 -", "the mode is entered while another asks for a coarse granule"),
     ("w0 - | w0 - | r0 -", "two that meet a holder"),
     ("w0 w4 - -0 ; w0 - | e | w0 -", "entered and left"),
     ("r0 - | w0 - | r0? -", "a try behind a waiting writer"),
