@@ -8,7 +8,6 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/magic.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -91,14 +90,4 @@ long rl_descriptor_path(int fd, char *path, size_t room) {
   snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
   ssize_t n = readlink(link, path, room);
   return n < 0 ? -errno : n;
-}
-
-int rl_start_thread(void *(*body)(void *), void *argument) {
-  pthread_t thread;
-  pthread_attr_t attributes;
-  pthread_attr_init(&attributes);
-  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-  int r = pthread_create(&thread, &attributes, body, argument);
-  pthread_attr_destroy(&attributes);
-  return -r;
 }

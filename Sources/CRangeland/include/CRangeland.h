@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -76,6 +77,31 @@ static inline uint64_t rl_monotonic_ns(void) {
 
 static inline int32_t rl_gettid(void) { return (int32_t)syscall(SYS_gettid); }
 
+// ---- processors (for benchmarks) --------------------------------------------------------------
+
+/// A bit for each of the first 1,024 processors.
+struct rl_processors {
+  uint64_t words[16];
+};
+
+/// The processors that the calling thread may use. Returns 0 or -errno.
+static inline int rl_processors_get(struct rl_processors *set) {
+  for (int i = 0; i < 16; i++) set->words[i] = 0;
+  return syscall(SYS_sched_getaffinity, 0, sizeof *set, set) < 0 ? -errno : 0;
+}
+
+/// Keeps the calling thread on one processor, below 1,024. Returns 0 or -errno.
+static inline int rl_processor_keep(unsigned processor) {
+  struct rl_processors set = {{0}};
+  set.words[processor / 64 % 16] = (uint64_t)1 << processor % 64;
+  return syscall(SYS_sched_setaffinity, 0, sizeof set, &set) < 0 ? -errno : 0;
+}
+
+/// How often the calling thread had to give its processor to another one.
+static inline long rl_preemptions(void) {
+  struct rusage usage;
+  return syscall(SYS_getrusage, 1 /* RUSAGE_THREAD */, &usage) < 0 ? 0 : usage.ru_nivcsw;
+}
 
 // ---- threads ----------------------------------------------------------------------------------
 
@@ -104,7 +130,7 @@ extern _Thread_local uint64_t rl_tls_words[RL_TLS_WORDS] __attribute__((tls_mode
 static inline uint64_t rl_tls_get(unsigned i) { return rl_tls_words[i]; }
 static inline void rl_tls_set(unsigned i, uint64_t v) { rl_tls_words[i] = v; }
 
-/// Starts a thread that nobody joins, with all signals blocked, and whose body never returns. 0 or -errno.
+/// Starts a thread that nobody joins, with all signals blocked. 0 or -errno.
 int rl_start_thread(void (*body)(void *), void *context);
 
 // ---- memory -----------------------------------------------------------------------------------
@@ -160,8 +186,6 @@ int rl_ftruncate(int fd, uint64_t size);
 int rl_punch_hole(int fd, uint64_t offset, uint64_t bytes);
 /// Where the descriptor's file is; the length, or -errno.
 long rl_descriptor_path(int fd, char *path, size_t room);
-/// Starts a thread that nobody waits for; 0 or -errno.
-int rl_start_thread(void *(*body)(void *), void *argument);
 
 static inline int rl_release(void *p, size_t bytes) { return munmap(p, bytes) < 0 ? -errno : 0; }
 

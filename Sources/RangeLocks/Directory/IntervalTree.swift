@@ -245,6 +245,52 @@ struct IntervalTree {
     if parent.height == 1 { retrace(from: parent, through: nil) }
   }
 
+  /// Adds `link` as a membership of `entry`, which has no stamp, unless an entry overlaps it; in one walk down, and up
+  /// again only as far as something changes.
+  mutating func insertUnlessOverlapping(
+    _ link: UnsafeMutablePointer<EntryLink>, _ entry: EntryRef
+  ) -> Bool {
+    let first = entry.pointer.pointee.first
+    let last = entry.pointer.pointee.last
+    var parent: UnsafeMutablePointer<EntryLink>?
+    var isLeft = false
+    var cursor = root
+    while let node = cursor {
+      parent = node
+      let other = node.entry
+      isLeft = other.pointer.pointee.first > last
+      if isLeft {
+        // Everything on the right begins behind the range, too.
+        cursor = node.pointee.left
+      } else {
+        if other.pointer.pointee.last >= first { return false }
+        // Everything on the left begins before the range: it overlaps if it reaches it.
+        if let left = node.pointee.left, left.pointee.greatest >= first { return false }
+        cursor = node.pointee.right
+      }
+    }
+    let summary = UnsafeMutablePointer<EntryLink>.ownSummary(entry)
+    link.initialize(
+      to: EntryLink(
+        left: nil, right: nil, parent: parent, greatest: last, tag: summary | 1))
+    guard let parent else {
+      root = link
+      return true
+    }
+    if isLeft { parent.pointee.left = link } else { parent.pointee.right = link }
+    // What a subtree says covers what those inside it say: above the first that says it already, all do.
+    var above: UnsafeMutablePointer<EntryLink>? = parent
+    while let node = above {
+      let tag = node.pointee.tag & ~EntryLink.stampMask | summary
+      if node.pointee.greatest >= last, node.pointee.tag == tag { break }
+      if last > node.pointee.greatest { node.pointee.greatest = last }
+      node.pointee.tag = tag
+      above = node.pointee.parent
+    }
+    if parent.height == 1 { retrace(from: parent, through: nil) }
+    return true
+  }
+
   /// Takes `link` out.
   @inline(__always)
   mutating func remove(_ link: UnsafeMutablePointer<EntryLink>) {

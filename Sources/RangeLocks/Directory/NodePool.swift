@@ -22,6 +22,8 @@ struct NodeCache {
   @usableFromInline var head: UnsafeMutableRawPointer?
   /// Blocks in the list; in the high half the thread's requests in directories, over all locks.
   @usableFromInline var counts: UInt64
+  /// Of the thread's waits, over all locks.
+  var waitBudget: WaitBudget
 
   @inline(__always)
   var count: Int { Int(counts & 0xFFFF_FFFF) }

@@ -53,3 +53,10 @@ struct BenchTarget: Codable {
   var measured: Double
   var met: Bool
 }
+
+/// A figure that is no time of an operation.
+struct BenchFact: Codable {
+  var name: String
+  var value: Double
+  var unit: String
+}

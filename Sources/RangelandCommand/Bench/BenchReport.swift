@@ -11,6 +11,8 @@ struct BenchReport: Codable {
   var machine: Machine
   var cells: [BenchResult]
   var targets: [BenchTarget]
+  /// What is measured otherwise than as a time of an operation.
+  var facts: [BenchFact] = []
   /// What the figures are.
   var unit: String
 
@@ -50,6 +52,13 @@ struct BenchReport: Codable {
               format: "%10.1f  (%.1f - %.1f)", cell.medianNanoseconds, cell.minNanoseconds,
               cell.maxNanoseconds))
       }
+    }
+    if !facts.isEmpty { lines.append("") }
+    for fact in facts {
+      lines.append(
+        pad(fact.name, 80)
+          + String(format: "%12.\(fact.value == fact.value.rounded() ? 0 : 1)f ", fact.value)
+          + fact.unit)
     }
     lines.append("")
     for target in targets {

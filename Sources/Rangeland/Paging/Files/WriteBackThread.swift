@@ -38,7 +38,6 @@ final class WriteBackThread: Sendable {
       { argument in
         let work = Unmanaged<Work>.fromOpaque(argument!).takeRetainedValue()
         WriteBackThread.run(work)
-        return nil
       }, work.toOpaque())
     if result < 0 { work.release() }
   }

@@ -12,9 +12,12 @@ struct BenchLocks: ParsableCommand {
     discussion: """
       alone: acquire and release, one thread; disjoint: threads on ranges of their own; readers: of one range; \
       held: one more range beside many; mix: random ranges in 1 TiB, 1 to 100 % writers, with and without work \
-      under the lock; hand-off: two threads on one range; spin: arithmetic that shows whether every thread had a \
-      core (if it costs more with two threads than with one, no figure with two means anything). A second live thread has used every lock once and is \
-      idle. Every round runs every cell once; a figure is the median of its rounds, for one thread. A missed \
+      under the lock; hand-off: two threads on one range; overtaking: a writer of everything among seven readers, judged by \
+      how many readers overtake it; cancel: requests that give up behind a hold, judged by what is left of them in memory; \
+      spin: arithmetic that shows whether every thread had a \
+      core (if it costs more with two threads than with one, no figure with two means anything). A second live thread has \
+      used every lock once and is idle. Threads that are no more than the processors have one each. What tracing costs while \
+      it is off is counted in instructions by Scripts/check-tracing-cost. Every round runs every cell once; a figure is the median of its rounds, for one thread. A missed \
       target is printed and does not change the exit status.
       """)
 
@@ -29,7 +32,7 @@ struct BenchLocks: ParsableCommand {
 
   @Option(
     parsing: .upToNextOption,
-    help: "Only these groups: alone, disjoint, readers, held, mix, hand-off.")
+    help: "Only these groups: alone, disjoint, readers, held, mix, hand-off, overtaking, cancel.")
   var only: [String] = []
 
   @Option(help: "The most ranges that are held in the group `held`; a million take 150 MB.")
@@ -70,9 +73,12 @@ struct BenchLocks: ParsableCommand {
     var progress = Progress()
     let results = try BenchRunner(rounds: rounds, milliseconds: milliseconds)
       .run(cells) { progress.report($0) }
+    progress.report("overtaking and cancelling")
+    let extras = bench.extras()
     progress.clear()
     let report = BenchReport(
-      machine: .here(), cells: results, targets: bench.targets(results),
+      machine: .here(), cells: results, targets: bench.targets(results) + extras.targets,
+      facts: extras.facts,
       unit: "nanoseconds an acquire and release of one thread, median (least - most)")
     try Terminal.print(json ? encoded(report) : report.text() + "\n")
   }

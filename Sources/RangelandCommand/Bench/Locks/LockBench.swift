@@ -6,7 +6,9 @@ import RangeLocks
 
 /// The cells of `bench locks`.
 struct LockBench {
-  static let groups = ["alone", "disjoint", "readers", "held", "mix", "hand-off"]
+  static let groups = [
+    "alone", "disjoint", "readers", "held", "mix", "hand-off", "overtaking", "cancel",
+  ]
 
   /// Which groups are measured.
   var groups: Set<String>
