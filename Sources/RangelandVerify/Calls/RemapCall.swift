@@ -115,7 +115,11 @@ struct RemapCall: CallDefinition {
 
   /// Files are placed by their offsets for huge pages.
   func isComparable(_ call: VerifyCall, _ subject: any VerifySubject) -> Bool {
-    call.newLength < 2 << 20 || !subject.mapsFile(call.at, max(call.length, 1))
+    let end = call.at.addingReportingOverflow(max(call.length, 1))
+    return subject.mappings(call.at, end.overflow ? Address.spaceEnd : end.partialValue).allSatisfy
+    {
+      $0.file == 0 || call.newLength < 2 << 20 && $0.offset < 1 << 62
+    }
   }
 
   func isDetermined(

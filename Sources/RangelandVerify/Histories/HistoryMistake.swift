@@ -119,6 +119,8 @@ private final class MistakenHistory: VerifySubject {
 
   func sizes() -> VerifySizes { inner.sizes() }
 
+  func fileSize(_ file: Int) -> UInt64 { inner.fileSize(file) }
+
   func contents(_ file: Int, isWritten: Bool) -> [UInt8] {
     inner.contents(file, isWritten: isWritten)
   }

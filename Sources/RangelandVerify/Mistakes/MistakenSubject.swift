@@ -60,6 +60,8 @@ class MistakenSubject: VerifySubject {
 
   func sizes() -> VerifySizes { inner.sizes() }
 
+  func fileSize(_ file: Int) -> UInt64 { inner.fileSize(file) }
+
   func contents(_ file: Int, isWritten: Bool) -> [UInt8] {
     inner.contents(file, isWritten: isWritten)
   }
