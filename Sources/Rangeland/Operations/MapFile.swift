@@ -87,8 +87,8 @@ extension AddressSpace {
     _ access: FileAccess, _ offset: UInt64, _ length: UInt64, _ protection: Protection,
     _ sharing: Sharing, _ options: MapOptions, type: Errno?, isSynchronous: Bool
   ) -> Errno? {
-    if access.isRegular, let rounded = length.roundedUpToPage {
-      let room = UInt64(Int64.max)
+    if let rounded = length.roundedUpToPage {
+      let room = access.isRegular ? UInt64(Int64.max) : UInt64.max
       if rounded > room || offset >> 12 > (room - rounded) >> 12 { return .overflow }
     }
     if let type { return type }

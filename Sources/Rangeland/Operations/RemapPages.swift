@@ -47,10 +47,8 @@ extension AddressSpace {
     LockMap.observe(.layout, hold, range)
     let record = try checkRemapped(range)
     let backing = record.pointee.backing.unsafelyUnwrapped
-    if backing.pointee.object.pointee.kind == .file {
-      let room = UInt64(Int64.max)
-      if range.length > room || pageOffset > (room - range.length) >> 12 { throw .overflow }
-    }
+    let room = UInt64(Int64.max)
+    if range.length > room || pageOffset > (room - range.length) >> 12 { throw .overflow }
     var change = LayoutChange()
     do throws(Errno) {
       try refuseSealed(range, hold, context, &change)

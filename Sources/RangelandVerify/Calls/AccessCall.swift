@@ -81,7 +81,7 @@ struct AccessCall: CallDefinition {
     return subject.mappings(call.at, call.at &+ call.length).allSatisfy { mapping in
       if mapping.file == 0 || !mapping.isShared { return true }
       let last = mapping.offset + (call.at &+ call.length &- 1 &- mapping.start)
-      let size = UInt64(subject.contents(mapping.file - 1, isWritten: false).count)
+      let size = subject.fileSize(mapping.file - 1)
       return last < size || last >= (size + 4095) & ~4095
     }
   }

@@ -86,12 +86,12 @@ struct MapFileCall: CallDefinition {
 
   func reach(_ call: VerifyCall) -> [KernelProcess.AddressPair]? {
     let isFixed = call.flags & (VerifyCall.fixed | VerifyCall.fixedNoReplace) != 0
+    // Low pages are refused to a process without rights: a departure of other mappings.
+    if isFixed && call.at < 4096 { return nil }
     if call.flags & VerifyCall.fixedNoReplace != 0 || !isFixed { return [] }
     guard let length = call.roundedLength, length != 0, call.at % 4096 == 0,
       length <= Address.spaceEnd, call.at <= Address.spaceEnd - length
     else { return [] }
-    // Low pages are refused to a process without rights: a departure of other mappings.
-    if call.at < 4096 { return nil }
     return [KernelProcess.AddressPair(start: call.at, end: call.at + length)]
   }
 
@@ -100,8 +100,13 @@ struct MapFileCall: CallDefinition {
   ) -> Bool { false }
 
   func isComparable(_ call: VerifyCall, _ subject: any VerifySubject) -> Bool {
-    // Files are placed by their offsets for huge pages.
-    call.length < 2 << 20 || call.flags & VerifyCall.fixed != 0 || call.length > 1 << 40
+    // Files are placed by their offsets for huge pages, those at the end of the largest file by a sum that wraps.
+    if call.value == 1 << 63 - 8192
+      && call.flags & (VerifyCall.fixed | VerifyCall.fixedNoReplace) == 0
+    {
+      return false
+    }
+    return call.length < 2 << 20 || call.flags & VerifyCall.fixed != 0 || call.length > 1 << 40
   }
 
   func near(_ call: VerifyCall) -> [NearPlace] {

@@ -132,7 +132,11 @@ struct RemapCall: CallDefinition {
   /// Files are placed by their offsets for huge pages. What stays of locked memory whose pages have moved is counted as
   /// locked for ever in Linux (docs/linux.md).
   func isComparable(_ call: VerifyCall, _ subject: any VerifySubject) -> Bool {
-    if call.newLength >= 2 << 20, subject.mapsFile(call.at, max(call.length, 1)) { return false }
+    let longEnd = call.at.addingReportingOverflow(max(call.length, 1))
+    let isPlaced = subject.mappings(
+      call.at, longEnd.overflow ? Address.spaceEnd : longEnd.partialValue
+    ).allSatisfy { $0.file == 0 || call.newLength < 2 << 20 && $0.offset < 1 << 62 }
+    if !isPlaced { return false }
     if call.flags & Self.keepsSource == 0 { return true }
     let end = call.at.addingReportingOverflow(call.length)
     return !subject.mappings(call.at, end.overflow ? Address.spaceEnd : end.partialValue)

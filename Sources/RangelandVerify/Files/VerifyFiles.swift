@@ -99,11 +99,15 @@ final class VerifyFiles {
     }
   }
 
-  /// What the operating system has of a file.
-  static func contents(_ side: Side, _ file: Int) -> [UInt8] {
+  static func size(_ side: Side, _ file: Int) -> UInt64 {
     var status = stat()
     fstat(side.own[file], &status)
-    var bytes = [UInt8](repeating: 0, count: Int(status.st_size))
+    return UInt64(status.st_size)
+  }
+
+  /// What the operating system has of a file.
+  static func contents(_ side: Side, _ file: Int) -> [UInt8] {
+    var bytes = [UInt8](repeating: 0, count: Int(size(side, file)))
     let count = bytes.withUnsafeMutableBytes { pread(side.own[file], $0.baseAddress, $0.count, 0) }
     return Array(bytes.prefix(max(0, count)))
   }

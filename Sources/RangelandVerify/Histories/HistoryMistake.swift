@@ -123,6 +123,8 @@ private final class MistakenHistory: VerifySubject {
 
   func fork() -> (any VerifySubject)? { inner.fork() }
 
+  func fileSize(_ file: Int) -> UInt64 { inner.fileSize(file) }
+
   func contents(_ file: Int, isWritten: Bool) -> [UInt8] {
     inner.contents(file, isWritten: isWritten)
   }

@@ -55,6 +55,8 @@ final class SpaceFamily: VerifySubject {
 
   func fork() -> (any VerifySubject)? { member.fork() }
 
+  func fileSize(_ file: Int) -> UInt64 { member.fileSize(file) }
+
   func contents(_ file: Int, isWritten: Bool) -> [UInt8] {
     member.contents(file, isWritten: isWritten)
   }

@@ -26,6 +26,8 @@ public protocol VerifySubject: AnyObject {
   /// What mappings show of a file; empty when there are none. With `isWritten` what the operating system has of it, once
   /// nothing is mapped any more.
   func contents(_ file: Int, isWritten: Bool) -> [UInt8]
+  /// In bytes.
+  func fileSize(_ file: Int) -> UInt64
 }
 
 extension VerifySubject {
@@ -158,6 +160,11 @@ public final class SpaceSubject: VerifySubject {
     } catch {
       return Array("\(error)".utf8)
     }
+  }
+
+  /// The kernel's, which is the same, or there would be a difference.
+  public func fileSize(_ file: Int) -> UInt64 {
+    files.map { VerifyFiles.size($0.kernel, file) } ?? 0
   }
 
   /// Writes a byte to a file, for a mistake.

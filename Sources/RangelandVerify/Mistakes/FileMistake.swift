@@ -82,8 +82,7 @@ private final class MistakenFile: MistakenSubject {
     guard call.at < 1 << 46, let (place, isShared) = place(call.at) else {
       return super.perform(call)
     }
-    let size = inner.contents(place.file, isWritten: false).count
-    let pages = UInt64(size + 4095) / 4096
+    let pages = (inner.fileSize(place.file) + 4095) / 4096
     switch mistake {
     case .dirtyMarkIsLost, .noWriteNotify:
       if call.kind == .store, isShared, known.contains(place), lost[place] == nil,

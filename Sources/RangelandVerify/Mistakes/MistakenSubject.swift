@@ -64,6 +64,8 @@ class MistakenSubject: VerifySubject {
   func fork() -> (any VerifySubject)? { inner.fork() }
   func flagNames(_ address: UInt64) -> [String] { inner.flagNames(address) }
 
+  func fileSize(_ file: Int) -> UInt64 { inner.fileSize(file) }
+
   func contents(_ file: Int, isWritten: Bool) -> [UInt8] {
     inner.contents(file, isWritten: isWritten)
   }

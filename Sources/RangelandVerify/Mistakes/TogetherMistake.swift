@@ -75,6 +75,8 @@ private final class MistakenTogether: VerifySubject {
 
   func hash(_ page: UInt64) -> UInt64? { inner.hash(page) }
 
+  func fileSize(_ file: Int) -> UInt64 { inner.fileSize(file) }
+
   func contents(_ file: Int, isWritten: Bool) -> [UInt8] {
     inner.contents(file, isWritten: isWritten)
   }

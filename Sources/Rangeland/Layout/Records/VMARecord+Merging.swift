@@ -15,7 +15,7 @@ extension UnsafeMutablePointer where Pointee == VMARecord {
   ) -> Bool {
     pointee.flags == flags && flags.isDisjoint(with: .unmergeable)
       && pointee.pageOffset(at: address) == pageOffset
-      && isSameMapping(pointee.backing, backing)
+      && isSameObject(pointee.backing, backing)
       && isCompatibleIdentity(pointee.anonymous, anonymous)
   }
 
@@ -42,6 +42,15 @@ extension UnsafeMutablePointer where Pointee == VMARecord {
     else { return nil }
     return identity
   }
+}
+
+/// Whether two VMAs whose offsets continue map the same object, opened by the same (Linux compares `vm_file`). Where a
+/// mapping stands that has no place yet is not known, so that is not compared.
+@inline(__always)
+func isSameObject(_ a: MappingRef?, _ b: MappingRef?) -> Bool {
+  if a == b { return true }
+  guard let a, let b else { return false }
+  return a.pointee.object == b.pointee.object && a.pointee.opener == b.pointee.opener
 }
 
 /// Whether two VMAs map the same object at the same distance, opened by the same (Linux compares `vm_file`); of
