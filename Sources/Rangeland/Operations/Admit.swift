@@ -39,7 +39,7 @@ extension AddressSpace {
     done -= before
     done = done.limited
     counters.settle(granted, done.charge, context)
-    change.settled += done
+    change.settle(done)
   }
 
   /// What a new mapping of `pages` pages takes, where `old` goes.
@@ -132,12 +132,21 @@ extension AddressSpace {
   func modifyStep(
     from position: Address, to end: Address, _ hold: borrowing WriteHold, _ context: Context,
     _ change: inout LayoutChange, _ decide: (RecordRef) -> FlagsDecision,
-    _ confirm: (UnsafeMutablePointer<RecordDraft>) -> Void = { _ in }
+    _ confirm: ((UnsafeMutablePointer<RecordDraft>) -> Void)? = nil
   ) throws(Errno) -> ModifyStep {
     if !hasLimits {
       return try layout.pointee.modifyStep(
         from: position, to: end, hold, context, &change, decide, confirm)
     }
+    return try modifyLimited(from: position, to: end, hold, context, &change, decide, confirm)
+  }
+
+  @inline(never)
+  private func modifyLimited(
+    from position: Address, to end: Address, _ hold: borrowing WriteHold, _ context: Context,
+    _ change: inout LayoutChange, _ decide: (RecordRef) -> FlagsDecision,
+    _ confirm: ((UnsafeMutablePointer<RecordDraft>) -> Void)?
+  ) throws(Errno) -> ModifyStep {
     var granted = Charge()
     let before = change.counts
     if let seen = layout.pointee.find(position), case .set(let flags) = decide(seen),

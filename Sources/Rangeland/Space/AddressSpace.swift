@@ -92,13 +92,13 @@ public final class AddressSpace: @unchecked Sendable {
   ///   - placement: how addresses are chosen for mappings without one.
   ///   - memory: where pages come from; several spaces may share one. `nil` = one of its own.
   ///   - limits: what the space may use; see `limits`, which changes them later.
-  ///   - vmaCache: each thread remembers the mappings that it found last, for faults and lookups. It pays for
-  ///     threads that stay in few of many mappings: see docs/measurements.md.
+  ///   - vmaCache: each thread remembers the mappings that it found last, for faults and lookups. It pays where a
+  ///     thread stays in a mapping for some faults, and costs little elsewhere: see docs/measurements.md.
   ///   - statistics: counts waits for the lock: see `lockStatistics`. Every request then costs more.
   /// - Throws: `ENOMEM` when the kernel refuses memory for the space's tables.
   public init(
     policy: LockPolicy = .ranged, placement: Placement = .linux, memory: PhysicalMemory? = nil,
-    limits: Limits = Limits(), vmaCache: Bool = false, statistics: Bool = false
+    limits: Limits = Limits(), vmaCache: Bool = true, statistics: Bool = false
   ) throws(Errno) {
     let memory = if let memory { memory } else { try PhysicalMemory() }
     let context = memory.reclaimer.context()
