@@ -132,20 +132,21 @@ extension AddressSpace {
   func modifyStep(
     from position: Address, to end: Address, _ hold: borrowing WriteHold, _ context: Context,
     _ change: inout LayoutChange, _ decide: (RecordRef) -> FlagsDecision,
-    _ confirm: ((UnsafeMutablePointer<RecordDraft>) -> Void)? = nil
+    confirms: Bool = false, _ confirm: (UnsafeMutablePointer<RecordDraft>) -> Void = { _ in }
   ) throws(Errno) -> ModifyStep {
     if !hasLimits {
       return try layout.pointee.modifyStep(
-        from: position, to: end, hold, context, &change, decide, confirm)
+        from: position, to: end, hold, context, &change, decide, confirms: confirms, confirm)
     }
-    return try modifyLimited(from: position, to: end, hold, context, &change, decide, confirm)
+    return try modifyLimited(
+      from: position, to: end, hold, context, &change, decide, confirms: confirms, confirm)
   }
 
   @inline(never)
   private func modifyLimited(
     from position: Address, to end: Address, _ hold: borrowing WriteHold, _ context: Context,
     _ change: inout LayoutChange, _ decide: (RecordRef) -> FlagsDecision,
-    _ confirm: ((UnsafeMutablePointer<RecordDraft>) -> Void)?
+    confirms: Bool, _ confirm: (UnsafeMutablePointer<RecordDraft>) -> Void
   ) throws(Errno) -> ModifyStep {
     var granted = Charge()
     let before = change.counts
@@ -159,7 +160,8 @@ extension AddressSpace {
     let step: ModifyStep
     do throws(Errno) {
       step = try layout.pointee.modifyStep(
-        from: position, to: end, areas: areas, hold, context, &change, decide, confirm)
+        from: position, to: end, areas: areas, hold, context, &change, decide, confirms: confirms,
+        confirm)
     } catch {
       settle(granted, &change, since: before, context)
       throw error

@@ -33,7 +33,7 @@ extension LayoutTree {
   ///     Linux.
   ///   - decide: called with the VMA, possibly several times, under leaf latches: it must have no effects.
   ///   - confirm: called once with the VMA as it will be, merged or cut, under the leaf latches over all of it, when
-  ///     nothing can fail any more. Not called where nothing changes.
+  ///     nothing can fail any more. Not called where nothing changes, and without `confirms`.
   /// - Throws: `.noMemory` when nothing is mapped at `position` or there is no memory, `.invalidArgument` for
   ///   a part of a special mapping that may not be cut, or what `decide` refuses with. This step has changed nothing then; earlier ones stay.
   /// - Precondition: pinned; `hold` covers the addresses from `position` to `end`.
@@ -41,7 +41,7 @@ extension LayoutTree {
   borrowing func modifyStep(
     from position: Address, to end: Address, areas: Int = 2, _ hold: borrowing WriteHold,
     _ context: Context, _ change: inout LayoutChange, _ decide: (RecordRef) -> FlagsDecision,
-    _ confirm: ((UnsafeMutablePointer<RecordDraft>) -> Void)? = nil
+    confirms: Bool = false, _ confirm: (UnsafeMutablePointer<RecordDraft>) -> Void = { _ in }
   ) throws(Errno) -> ModifyStep {
     guard let seen = find(position) else { throw .noMemory }
     let old = seen.pointee.flags
@@ -87,7 +87,7 @@ extension LayoutTree {
         }
       },
       { splice in
-        guard let confirm else { return }
+        if !confirms { return }
         for i in 0..<splice.pointee.count {
           let draft = splice.draft(i)
           if refusal == nil, draft.pointee.start <= position, position < draft.pointee.end {
