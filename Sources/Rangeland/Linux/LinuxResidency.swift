@@ -18,23 +18,12 @@ extension AddressSpace {
     var done: UInt64 = 0
     while done < pages {
       let count = min(pages - done, 4096)
-      var answers: [UInt8] = []
-      answers.reserveCapacity(Int(count))
-      var failure: Errno?
-      do throws(Errno) {
-        try forEachResidency(at: start + done << 12, length: count << 12) {
-          answers.append($0 ? 1 : 0)
-        }
-      } catch {
-        failure = error
-      }
-      let isWritten = answers.withUnsafeBytes { bytes in
+      var isWritten = false
+      let failure = withResidency(at: start + done << 12, length: count << 12) { bytes in
         do throws(AccessFault) {
           try write(bytes, at: vector + done)
-          return true
-        } catch {
-          return false
-        }
+          isWritten = true
+        } catch {}
       }
       if !isWritten { throw .badAddress }
       if let failure { throw failure }

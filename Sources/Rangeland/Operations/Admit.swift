@@ -41,7 +41,7 @@ extension AddressSpace {
     // Of changes that charge none, locked pages are counted when they end.
     if granted.lockedPages == 0 { done.lockedPages = 0 }
     counters.settle(granted, done.charge, context)
-    change.settled += done
+    change.settle(done)
   }
 
   /// What a new mapping of `pages` pages takes, where `old` goes.
@@ -176,12 +176,22 @@ extension AddressSpace {
   func modifyStep(
     from position: Address, to end: Address, _ hold: borrowing WriteHold, _ context: Context,
     _ change: inout LayoutChange, _ decide: (RecordRef) -> FlagsDecision,
-    _ confirm: (UnsafeMutablePointer<RecordDraft>) -> Void = { _ in }
+    confirms: Bool = false, _ confirm: (UnsafeMutablePointer<RecordDraft>) -> Void = { _ in }
   ) throws(Errno) -> ModifyStep {
     if !hasLimits {
       return try layout.pointee.modifyStep(
-        from: position, to: end, hold, context, &change, decide, confirm)
+        from: position, to: end, hold, context, &change, decide, confirms: confirms, confirm)
     }
+    return try modifyLimited(
+      from: position, to: end, hold, context, &change, decide, confirms: confirms, confirm)
+  }
+
+  @inline(never)
+  private func modifyLimited(
+    from position: Address, to end: Address, _ hold: borrowing WriteHold, _ context: Context,
+    _ change: inout LayoutChange, _ decide: (RecordRef) -> FlagsDecision,
+    confirms: Bool, _ confirm: (UnsafeMutablePointer<RecordDraft>) -> Void
+  ) throws(Errno) -> ModifyStep {
     var granted = Charge()
     let before = change.counts
     if let seen = layout.pointee.find(position), case .set(let flags) = decide(seen),
@@ -194,7 +204,8 @@ extension AddressSpace {
     let step: ModifyStep
     do throws(Errno) {
       step = try layout.pointee.modifyStep(
-        from: position, to: end, areas: areas, hold, context, &change, decide, confirm)
+        from: position, to: end, areas: areas, hold, context, &change, decide, confirms: confirms,
+        confirm)
     } catch {
       settle(granted, &change, since: before, context)
       throw error

@@ -10,7 +10,7 @@ extension AddressSpace {
   @inline(__always)
   func end(_ change: inout LayoutChange, _ hold: consuming WriteHold, _ context: Context) {
     change.tellSpecials()
-    count(change, context)
+    count(&change, context)
     var cell = change.newCells
     while let current = cell {
       cell = current.pointee.nextLocked
@@ -20,17 +20,25 @@ extension AddressSpace {
     change.dispose(context)
   }
 
-  /// Adds the differences of a change to the sizes of the space.
+  /// Adds the differences of a change to the sizes of the space. By reference, and member by member: a copy would load
+  /// wide what was just stored narrow.
   @inline(__always)
-  func count(_ change: borrowing LayoutChange, _ context: Context) {
-    var counts = change.counts
-    counts -= change.settled
+  func count(_ change: inout LayoutChange, _ context: Context) {
     LockMap.observe(.accounting, .credit, .write)
-    moveLimited(counts, context)
-    if counts.executablePages != 0 {
-      counters.add(.execVM, Int64(counts.executablePages), context)
+    if change.isSettled { change.leaveOutSettled() }
+    counters.move(.mapCount, Int64(change.counts.areas), context)
+    counters.move(.totalVM, Int64(change.counts.totalPages), context)
+    counters.move(.dataVM, Int64(change.counts.dataPages), context)
+    counters.move(.committed, Int64(change.counts.accountedPages), context)
+    if change.counts.lockedPages != 0 {
+      counters.move(.lockedVM, Int64(change.counts.lockedPages), context)
     }
-    if counts.stackPages != 0 { counters.add(.stackVM, Int64(counts.stackPages), context) }
+    if change.counts.executablePages != 0 {
+      counters.add(.execVM, Int64(change.counts.executablePages), context)
+    }
+    if change.counts.stackPages != 0 {
+      counters.add(.stackVM, Int64(change.counts.stackPages), context)
+    }
   }
 
   /// Counts what a change has done so far, for limits that are looked at before it ends.
@@ -38,17 +46,12 @@ extension AddressSpace {
     if !hasLimits { return }
     var done = change.counts.limited
     done -= change.settled
-    moveLimited(done, context)
-    change.settled += done
-  }
-
-  @inline(__always)
-  private func moveLimited(_ counts: LayoutCounts, _ context: Context) {
-    counters.move(.mapCount, Int64(counts.areas), context)
-    counters.move(.totalVM, Int64(counts.totalPages), context)
-    counters.move(.dataVM, Int64(counts.dataPages), context)
-    counters.move(.lockedVM, Int64(counts.lockedPages), context)
-    counters.move(.committed, Int64(counts.accountedPages), context)
+    counters.move(.mapCount, Int64(done.areas), context)
+    counters.move(.totalVM, Int64(done.totalPages), context)
+    counters.move(.dataVM, Int64(done.dataPages), context)
+    counters.move(.lockedVM, Int64(done.lockedPages), context)
+    counters.move(.committed, Int64(done.accountedPages), context)
+    change.settle(done)
   }
 
   /// Takes the pages of a range out of the page tables. When it returns nobody can use them; the

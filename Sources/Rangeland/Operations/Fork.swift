@@ -72,7 +72,7 @@ extension AddressSpace {
     drops.shootdown()
     drops.release()
     if isDone && copied.hasPinned { isDone = copyPinned(to: child, &copied, context) }
-    child.count(change, context)
+    child.count(&change, context)
     child.count(copied, context)
     var cell = change.newCells
     while let current = cell {

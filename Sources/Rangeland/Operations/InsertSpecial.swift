@@ -118,11 +118,10 @@ extension AddressSpace {
 
   @inline(never)
   private func refuseCutSlow(_ range: AddressRange) throws(Errno) {
-    for edge in [range.start, range.end - 1] {
-      if let record = layout.pointee.find(edge), record.forbidsCut(range.start, range.end) {
-        throw .invalidArgument
-      }
-    }
+    let first = layout.pointee.find(range.start)
+    let last = layout.pointee.find(range.end - 1)
+    if first?.forbidsCut(range.start, range.end) ?? false { throw .invalidArgument }
+    if last?.forbidsCut(range.start, range.end) ?? false { throw .invalidArgument }
   }
 }
 
@@ -130,12 +129,12 @@ extension LayoutChange {
   /// Runs the hooks for the pieces of special mappings that came and went. Under the hold, under no latch.
   @inline(__always)
   func tellSpecials() {
-    if dropsSpecial { tellSpecialsSlow() }
+    if dropsSpecial { Self.tellSpecials(firstDropped) }
   }
 
   @inline(never)
-  private func tellSpecialsSlow() {
-    forEachDropped { record in
+  private static func tellSpecials(_ first: RecordRef?) {
+    forEach(first) { record in
       guard let special = record.special else { return }
       for _ in 0..<record.pointee.pieces { special.opened?() }
       if record.pointee.isRemoved { special.closed?() }

@@ -59,7 +59,7 @@ extension AddressSpace {
       // Nothing that could be mapped.
       var change = LayoutChange()
       if !lock.isEmpty { try admitLock(request.pages, already: 0, new: 0, &change, context) }
-      count(change, context)
+      count(&change, context)
       return try request.refuseRest()
     }
     var hold = self.lock.write(range, .lockMemory)
@@ -128,7 +128,9 @@ extension AddressSpace {
     guard let granted = counters.begin(wanted, context) else { throw .noMemory }
     // What a hole or a special mapping takes is not kept from others.
     counters.settle(granted, Charge(lockedPages: Int64(new)), context)
-    change.settled.lockedPages += Int(new)
+    var done = LayoutCounts()
+    done.lockedPages = Int(new)
+    change.settle(done)
   }
 }
 

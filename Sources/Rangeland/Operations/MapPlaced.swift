@@ -51,27 +51,16 @@ extension AddressSpace {
       var change = LayoutChange()
       var hold: WriteHold?
       let outcome: PlacementOutcome
-      var granted = Charge()
       do throws(Errno) {
-        granted = try admitPlaced(request, attributes, context)
-        outcome = try layout.pointee.place(request, attributes, context, &change) { range in
-          hold = lock.tryWrite(range, .map)
-          if hold == nil { return false }
-          // Mappings get another lock since: what is held now is made with that one.
-          if withFutureLock(wanted).flags != attributes.flags {
-            hold = nil
-            return false
-          }
-          attributes.stand(at: range.start)
-          return true
+        if hasLimits && !attributes.flags.contains(.special) {
+          outcome = try placeLimited(request, wanted, attributes, context, &change, &hold)
+        } else {
+          outcome = try placeTrying(request, wanted, attributes, context, &change, &hold)
         }
       } catch {
-        settle(granted, &change, since: LayoutCounts(), context)
         context.unpin()
         throw error
       }
-      // Before anything is waited for; a reservation counts nothing.
-      settle(granted, &change, since: LayoutCounts(), context)
       switch outcome {
       case .placed(let range):
         finishMap(range, &change, hold.take()!, context)
@@ -79,13 +68,46 @@ extension AddressSpace {
         return range.start
       case .reserved(let reservation):
         // Nothing is held while we wait, the epoch included.
-        count(change, context)
+        count(&change, context)
         change.dispose(context)
         context.unpin()
         let late = lock.write(reservation.range, .map)
         if try fill(reservation, wanted, late, context) { return reservation.range.start }
       }
     }
+  }
+
+  /// Places, and tries to lock the place; `hold` tells whether it is.
+  ///
+  /// - Parameter wanted: the attributes without the lock that new mappings get.
+  @inline(__always)
+  private func placeTrying(
+    _ request: PlacementRequest, _ wanted: VMAAttributes, _ attributes: VMAAttributes,
+    _ context: Context, _ change: inout LayoutChange, _ hold: inout WriteHold?
+  ) throws(Errno) -> PlacementOutcome {
+    try layout.pointee.place(request, attributes, context, &change) { range in
+      hold = lock.tryWrite(range, .map)
+      if hold == nil { return false }
+      // Mappings get another lock since: what is held now is made with that one.
+      if withFutureLock(wanted).flags != attributes.flags {
+        hold = nil
+        return false
+      }
+      attributes.stand(at: range.start)
+      return true
+    }
+  }
+
+  /// The same within the limits.
+  @inline(never)
+  private func placeLimited(
+    _ request: PlacementRequest, _ wanted: VMAAttributes, _ attributes: VMAAttributes,
+    _ context: Context, _ change: inout LayoutChange, _ hold: inout WriteHold?
+  ) throws(Errno) -> PlacementOutcome {
+    let granted = try admitPlaced(request, attributes, context)
+    // Before anything is waited for; a reservation counts nothing.
+    defer { settle(granted, &change, since: LayoutCounts(), context) }
+    return try placeTrying(request, wanted, attributes, context, &change, &hold)
   }
 
   /// Under the policies that ignore ranges: the lock first, then the choice; the words of the VMAs that

@@ -36,14 +36,21 @@ extension AddressSpace {
     // What lies beyond the end of the space is a hole, found after the pages before it.
     let range = AddressRange(start: start, end: min(end, Address.spaceEnd))
     let endsInHole = end > Address.spaceEnd
-    if !fromStackStart {
+    if fromStackStart {
+      try protectStack(range, protection, endsInHole: endsInHole)
+    } else {
       try changeRights(range, lock.write(range, .protect), protection, endsInHole: endsInHole)
-      return
     }
+  }
+
+  @inline(never)
+  private func protectStack(
+    _ range: AddressRange, _ protection: Protection, endsInHole: Bool
+  ) throws(Errno) {
     while true {
       // Where the stack begins is known before the lock, and may have changed when we have it.
       let stack = try stackRange(range)
-      let whole = AddressRange(start: min(start, stack.start), end: range.end)
+      let whole = AddressRange(start: min(range.start, stack.start), end: range.end)
       let hold = lock.write(whole, .protect)
       if try stackRange(range) == stack {
         try changeRights(stack, hold, protection, endsInHole: endsInHole)
@@ -65,6 +72,7 @@ extension AddressSpace {
     return AddressRange(start: first.pointee.start, end: range.end)
   }
 
+  @inline(__always)
   private func changeRights(
     _ range: AddressRange, _ hold: consuming WriteHold, _ protection: Protection, endsInHole: Bool
   ) throws(Errno) {

@@ -115,13 +115,15 @@ extension AddressSpace {
     guard request.keepsSource else { return nil }
     var wanted = held
     let last = min(request.start &+ request.oldLength, Address.spaceEnd) &- 1
-    for edge in [request.start, max(last, request.start)] {
+    func add(_ edge: Address) {
       guard let record = layout.pointee.find(edge), record.pointee.flags.contains(.locked) else {
-        continue
+        return
       }
       wanted = AddressRange(
         start: min(wanted.start, record.pointee.start), end: max(wanted.end, record.pointee.end))
     }
+    add(request.start)
+    add(max(last, request.start))
     return wanted == held ? nil : wanted
   }
 
@@ -143,7 +145,7 @@ extension AddressSpace {
     let outcome = try layout.pointee.place(
       search, VMAAttributes(flags: .special), context, &change
     ) { _ in false }
-    count(change, context)
+    count(&change, context)
     change.dispose(context)
     switch outcome {
     case .reserved(let reservation): return reservation

@@ -11,7 +11,7 @@ extension AddressSpace {
   /// Tells of each page whether an access would find it in memory (`mincore`): private pages that the space
   /// maps, the shared page of zeros included; pages of a shared object that anybody has touched.
   ///
-  /// Takes the space lock for reading over the range. The answer may be old when it arrives, as Linux's.
+  /// Takes the space lock for reading over 4,096 pages at a time. The answer may be old when it arrives, as Linux's.
   ///
   /// - Parameters:
   ///   - start: a page-aligned address.
@@ -19,13 +19,47 @@ extension AddressSpace {
   /// - Returns: one value for each page.
   /// - Throws: `EINVAL` for an unaligned start; `ENOMEM` for a range beyond the space or with a hole.
   public func residency(at start: Address, length: UInt64) throws(Errno) -> [Bool] {
+    guard start.isPageAligned else { throw .invalidArgument }
+    guard start <= Address.spaceEnd, length <= Address.spaceEnd - start else { throw .noMemory }
     var result: [Bool] = []
-    try forEachResidency(at: start, length: length) { result.append($0) }
+    var done: UInt64 = 0
+    repeat {
+      // The last one as long as the caller says, so that all is checked.
+      let piece = length - done > 4096 << 12 ? 4096 << 12 : length - done
+      let failure = withResidency(at: start &+ done, length: piece) { bytes in
+        for byte in bytes { result.append(byte != 0) }
+      }
+      if let failure { throw failure }
+      done += piece
+    } while done < length
     return result
   }
 
+  /// The same of 4,096 pages at most. Nothing is held when `body` runs, and nothing is allocated before.
+  ///
+  /// - Parameter body: gets a byte for each page, 1 for one in memory, of those before a hole.
+  /// - Returns: the error.
+  func withResidency(
+    at start: Address, length: UInt64, _ body: (UnsafeRawBufferPointer) -> Void
+  ) -> Errno? {
+    withUnsafeTemporaryAllocation(byteCount: 4096, alignment: 1) { buffer in
+      var count = 0
+      var failure: Errno?
+      do throws(Errno) {
+        try forEachResidency(at: start, length: length) {
+          buffer[count] = $0 ? 1 : 0
+          count += 1
+        }
+      } catch {
+        failure = error
+      }
+      body(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
+      return failure
+    }
+  }
+
   /// The same, page by page; those before a hole are told before the error is thrown.
-  func forEachResidency(
+  private func forEachResidency(
     at start: Address, length: UInt64, _ body: (Bool) -> Void
   ) throws(Errno) {
     let before = LockMap.enter(.residency)

@@ -58,7 +58,7 @@ extension AddressSpace {
             var flags = $0.pointee.flags
             flags.policy = number
             return .set(flags)
-          },
+          }, confirms: true,
           { draft in
             // Linux `vma_replace_policy`: of the VMA as it is then, merged or cut. In one step with it, so that of two
             // threads that bind neighbours one was first for both the mappings and their object.

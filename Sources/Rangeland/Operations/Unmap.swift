@@ -63,15 +63,11 @@ extension AddressSpace {
       // Seals end with the space.
       if hold.core.operation != .exit { try refuseSealed(range, hold, context, &change) }
       try refuseCut(range)
-      // Teardown cuts nothing.
-      let granted =
-        hasLimits
-        ? counters.begin(Charge(areas: 1, areasMayBeFewer: true, spareAreas: 1), context)
-          ?? Charge()
-        : Charge()
-      let areas = granted.areas(of: 1)
-      defer { settle(granted, &change, since: LayoutCounts(), context) }
-      try layout.pointee.remove(range, areas: areas, hold, context, &change)
+      if hasLimits {
+        try removeLimited(range, hold, context, &change)
+      } else {
+        try layout.pointee.remove(range, hold, context, &change)
+      }
       whenRemoved()
     } catch {
       failure = error
@@ -81,5 +77,18 @@ extension AddressSpace {
     end(&change, hold, context)
     drops.release()
     if let failure { throw failure }
+  }
+
+  /// `remove` within the limits.
+  @inline(never)
+  private func removeLimited(
+    _ range: AddressRange, _ hold: borrowing WriteHold, _ context: Context,
+    _ change: inout LayoutChange
+  ) throws(Errno) {
+    // Teardown cuts nothing.
+    let granted =
+      counters.begin(Charge(areas: 1, areasMayBeFewer: true, spareAreas: 1), context) ?? Charge()
+    defer { settle(granted, &change, since: LayoutCounts(), context) }
+    try layout.pointee.remove(range, areas: granted.areas(of: 1), hold, context, &change)
   }
 }

@@ -56,7 +56,7 @@ public final class AddressSpace: @unchecked Sendable {
   let heap = Heap()
   /// The markers of a program, but for the heap's, which stand in `heap`. Changed under the space lock for writing
   /// over the whole space; the latch keeps readers from a mix.
-  let notes: Mutex<ProgramMarkers>
+  let notes: MarkerNotes
   /// The owner's word. Changed under the space lock for writing over the whole space.
   let opaque = Atomic<UInt64>(0)
   /// Where the mapping stands that is a program's vdso, 0 = nowhere. Changed under a hold of the mapping.
@@ -101,13 +101,13 @@ public final class AddressSpace: @unchecked Sendable {
   ///   - placement: how addresses are chosen for mappings without one.
   ///   - memory: where pages come from; several spaces may share one. `nil` = one of its own.
   ///   - limits: what the space may use; see `limits`, which changes them later.
-  ///   - vmaCache: each thread remembers the mappings that it found last, for faults and lookups. It pays for
-  ///     threads that stay in few of many mappings: see docs/measurements.md.
+  ///   - vmaCache: each thread remembers the mappings that it found last, for faults and lookups. It pays where a
+  ///     thread stays in a mapping for some faults, and costs little elsewhere: see docs/measurements.md.
   ///   - statistics: counts waits for the lock: see `lockStatistics`. Every request then costs more.
   /// - Throws: `ENOMEM` when the kernel refuses memory for the space's tables.
   public convenience init(
     policy: LockPolicy = .ranged, placement: Placement = .linux, memory: PhysicalMemory? = nil,
-    limits: Limits = Limits(), vmaCache: Bool = false, statistics: Bool = false
+    limits: Limits = Limits(), vmaCache: Bool = true, statistics: Bool = false
   ) throws(Errno) {
     try self.init(policy, placement, memory, limits, vmaCache, statistics, forkedFrom: nil)
   }
@@ -157,11 +157,11 @@ public final class AddressSpace: @unchecked Sendable {
       parent.files.retain()
       files = parent.files
       specials = SpecialMappings(copying: parent.specials)
-      notes = Mutex(parent.notes.withLock { $0 })
+      notes = MarkerNotes(parent.notes.withLock { $0 })
     } else {
       files = FileObjects.make()
       specials = SpecialMappings()
-      notes = Mutex(ProgramMarkers())
+      notes = MarkerNotes()
     }
     identity = Self.nextIdentity.add(1, ordering: .relaxed).oldValue
     reclaimer = memory.reclaimer

@@ -12,7 +12,7 @@ let base: Address = 0x1000_0000_0000
 
 /// A space with few frames, so that tests stay small.
 func makeSpace(
-  _ policy: LockPolicy, placement: Placement = .linux, vmaCache: Bool = false,
+  _ policy: LockPolicy, placement: Placement = .linux, vmaCache: Bool = true,
   statistics: Bool = false
 ) throws -> AddressSpace {
   try AddressSpace(

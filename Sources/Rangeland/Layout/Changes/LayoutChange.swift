@@ -75,8 +75,9 @@ struct LayoutCounts: Equatable, Sendable {
 struct LayoutChange {
   /// Differences of the counters, new minus old.
   var counts = LayoutCounts()
-  /// The part of them that the counters have already.
-  var settled = LayoutCounts()
+  /// The part of them that the counters have already. Looked at if `isSettled`.
+  private(set) var settled = LayoutCounts()
+  private(set) var isSettled = false
   /// Records taken out of the tree, linked by `nextDropped`.
   private(set) var firstDropped: RecordRef?
   /// Whether a special mapping is among them.
@@ -87,6 +88,20 @@ struct LayoutChange {
 
   @inline(__always)
   init() {}
+
+  /// The counters have so much more of the differences.
+  mutating func settle(_ done: LayoutCounts) {
+    settled += done
+    isSettled = true
+  }
+
+  /// Leaves in `counts` what the counters do not have yet.
+  @inline(never)
+  mutating func leaveOutSettled() {
+    counts -= settled
+    settled = LayoutCounts()
+    isSettled = false
+  }
 
   /// Whether nothing was dropped.
   var isEmpty: Bool { firstDropped == nil && counts == LayoutCounts() }
@@ -112,7 +127,13 @@ struct LayoutChange {
   /// Calls `body` for every dropped record.
   @inline(__always)
   func forEachDropped(_ body: (RecordRef) -> Void) {
-    var next = firstDropped
+    Self.forEach(firstDropped, body)
+  }
+
+  /// Calls `body` for every record of a chain of dropped ones.
+  @inline(__always)
+  static func forEach(_ first: RecordRef?, _ body: (RecordRef) -> Void) {
+    var next = first
     while let record = next {
       next = record.pointee.nextDropped
       body(record)

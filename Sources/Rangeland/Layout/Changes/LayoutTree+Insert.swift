@@ -146,12 +146,27 @@ extension LayoutTree {
   /// Unmaps `range`; VMAs that straddle an end are split (Linux `do_vmi_munmap`, C3). Holes are fine, and
   /// reservations stay.
   ///
-  /// - Parameter areas: how many VMAs more the limit allows.
   /// - Throws: `.noMemory`, and nothing has changed.
   /// - Precondition: as for `insert`.
   @inline(__always)
   borrowing func remove(
-    _ range: AddressRange, areas: Int = 1, _ hold: borrowing WriteHold, _ context: Context,
+    _ range: AddressRange, _ hold: borrowing WriteHold, _ context: Context,
+    _ change: inout LayoutChange
+  ) throws(Errno) {
+    LockMap.observe(.layout, hold, range)
+    let result = splice(
+      range.start, range.end, context, &change,
+      { section, splice in planRemove(section, range, into: splice) })
+    guard let result else { throw .noMemory }
+    if result { tidy(range.start, context) }
+  }
+
+  /// The same within the limit of mappings.
+  ///
+  /// - Parameter areas: how many VMAs more it allows.
+  @inline(never)
+  borrowing func remove(
+    _ range: AddressRange, areas: Int, _ hold: borrowing WriteHold, _ context: Context,
     _ change: inout LayoutChange
   ) throws(Errno) {
     LockMap.observe(.layout, hold, range)
@@ -160,24 +175,31 @@ extension LayoutTree {
       range.start, range.end, context, &change,
       { section, splice in
         isRefused = areas < 1 && Self.isInside(section, range)
-        if isRefused { return false }
-        splice.begin(range.start, range.end, dropsReservations: false)
-        var isEmpty = true
-        section.forEachEntry(range.start, range.end) { record in
-          if record.pointee.isReservation { return true }
-          isEmpty = false
-          if record.pointee.start < range.start {
-            splice.add(RecordDraft(record, record.pointee.start, range.start))
-          }
-          if record.pointee.end > range.end {
-            splice.add(RecordDraft(record, range.end, record.pointee.end))
-          }
-          return true
-        }
-        return !isEmpty
+        return !isRefused && planRemove(section, range, into: splice)
       })
     guard let result, !isRefused else { throw .noMemory }
     if result { tidy(range.start, context) }
+  }
+
+  /// Plans what unmapping a range does; `false` = nothing is mapped there.
+  @inline(__always)
+  private borrowing func planRemove(
+    _ section: LeafSection, _ range: AddressRange, into splice: SpliceRef
+  ) -> Bool {
+    splice.begin(range.start, range.end, dropsReservations: false)
+    var isEmpty = true
+    section.forEachEntry(range.start, range.end) { record in
+      if record.pointee.isReservation { return true }
+      isEmpty = false
+      if record.pointee.start < range.start {
+        splice.add(RecordDraft(record, record.pointee.start, range.start))
+      }
+      if record.pointee.end > range.end {
+        splice.add(RecordDraft(record, range.end, record.pointee.end))
+      }
+      return true
+    }
+    return !isEmpty
   }
 
   /// After entries have gone: joins the leaf of `address` with a neighbour if both are nearly empty.

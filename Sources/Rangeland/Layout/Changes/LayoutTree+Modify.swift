@@ -33,7 +33,7 @@ extension LayoutTree {
   ///     Linux.
   ///   - decide: called with the VMA, possibly several times, under leaf latches: it must have no effects.
   ///   - confirm: called once with the VMA as it will be, merged or cut, under the leaf latches over all of it, when
-  ///     nothing can fail any more. Not called where nothing changes.
+  ///     nothing can fail any more. Not called where nothing changes, and without `confirms`.
   /// - Throws: `.noMemory` when nothing is mapped at `position` or there is no memory, `.invalidArgument` for
   ///   a part of a special mapping that may not be cut, or what `decide` refuses with. This step has changed nothing then; earlier ones stay.
   /// - Precondition: pinned; `hold` covers the addresses from `position` to `end`.
@@ -41,7 +41,7 @@ extension LayoutTree {
   borrowing func modifyStep(
     from position: Address, to end: Address, areas: Int = 2, _ hold: borrowing WriteHold,
     _ context: Context, _ change: inout LayoutChange, _ decide: (RecordRef) -> FlagsDecision,
-    _ confirm: (UnsafeMutablePointer<RecordDraft>) -> Void = { _ in }
+    confirms: Bool = false, _ confirm: (UnsafeMutablePointer<RecordDraft>) -> Void = { _ in }
   ) throws(Errno) -> ModifyStep {
     guard let seen = find(position) else { throw .noMemory }
     let old = seen.pointee.flags
@@ -82,19 +82,12 @@ extension LayoutTree {
           }
           if flags == old { return false }
           planModify(section, record, position, stepEnd, flags, into: splice)
-          let isMerge = splice.pointee.left != nil || splice.pointee.right != nil
-          let splits = isMerge ? 0 : splice.pointee.count &- 1
-          if splits > areas {
-            refusal = .noMemory
-            if areas == 0 { return false }
-            splice.begin(position, stepEnd, dropsReservations: false)
-            splice.add(RecordDraft(record, record.pointee.start, position))
-            splice.add(RecordDraft(record, position, record.pointee.end))
-          }
-          return true
+          // A change splits twice at most.
+          return areas >= 2 || limitSplits(areas, record, position, stepEnd, splice, &refusal)
         }
       },
       { splice in
+        if !confirms { return }
         for i in 0..<splice.pointee.count {
           let draft = splice.draft(i)
           if refusal == nil, draft.pointee.start <= position, position < draft.pointee.end {
@@ -109,6 +102,24 @@ extension LayoutTree {
     LockMap.observe(.vmaOffset, hold, AddressRange(start: position, end: stepEnd))
     return ModifyStep(
       range: AddressRange(start: position, end: stepEnd), oldFlags: old, newFlags: new)
+  }
+
+  /// Leaves of a planned change the first split where the limit allows no second one, and says so in `refusal`;
+  /// `false` = it allows none.
+  @inline(never)
+  private borrowing func limitSplits(
+    _ areas: Int, _ record: RecordRef, _ start: Address, _ end: Address, _ splice: SpliceRef,
+    _ refusal: inout Errno?
+  ) -> Bool {
+    let isMerge = splice.pointee.left != nil || splice.pointee.right != nil
+    let splits = isMerge ? 0 : splice.pointee.count &- 1
+    if splits <= areas { return true }
+    refusal = .noMemory
+    if areas == 0 { return false }
+    splice.begin(start, end, dropsReservations: false)
+    splice.add(RecordDraft(record, record.pointee.start, start))
+    splice.add(RecordDraft(record, start, record.pointee.end))
+    return true
   }
 
   /// Plans Linux's `vma_modify`: `[start, end)` of `record` gets `flags`.

@@ -60,7 +60,7 @@ struct SpaceBench {
           (0..<n).map { _ in SpaceMmap1(space: linux) }
         })
     }
-    return try cells + ManyAreas.cells(threadCounts, memory)
+    return cells + ManyAreas.cells(threadCounts)
   }
 
   /// A 128 MiB mapping made by a thread of its own, so that each lies in an arena of its own even when
