@@ -134,12 +134,14 @@ extension AddressSpace {
     drops.release()
   }
 
-  /// Guards are something in the page tables, so that a fork has to copy them: the VMA has an identity from then on,
-  /// as if it was private and written to (Linux `madvise_guard_install`).
+  /// Guards are something in the page tables of private memory, so that it has an identity from then on, as if
+  /// it was written to (Linux `madvise_guard_install`); of shared memory a fork has to look for them.
   private func installGuards(
     _ piece: AddressRange, _ record: RecordRef, _ hold: borrowing ReadHold, _ context: Context
   ) throws(Errno) {
-    if record.pointee.anonymous == nil {
+    if record.pointee.flags.contains(.shared) {
+      hasSharedGuards.store(true, ordering: .relaxed)
+    } else if record.pointee.anonymous == nil {
       guard publishIdentity(record, piece.start, hold, context) != nil else { throw .noMemory }
     }
     var isDone = true

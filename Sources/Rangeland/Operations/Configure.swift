@@ -11,7 +11,7 @@ import SystemPackage
 extension AddressSpace {
   /// The markers, all of one instant. Takes no lock of the space.
   public var markers: ProgramMarkers {
-    notes.withLock { withHeap($0) }
+    notes.read(heap)
   }
 
   /// Sets all markers (`prctl` with `PR_SET_MM_MAP`), the heap with them. No reader sees some of them old and some
@@ -54,22 +54,11 @@ extension AddressSpace {
     defer { context.unpin() }
     park.pass(.configure)
     LockMap.observe(.markers, hold, .wholeSpace)
-    // Nobody else changes them while the whole space is held; the latch is for readers.
+    // Nobody else changes them while the whole space is held; readers get all or nothing.
     let new = try change(markers, context)
     try new.check(dataLimit: limits.data)
-    notes.withLock {
-      $0 = new
-      heap.programBreak.store(new.programBreak, ordering: .relaxed)
-      heap.start.store(new.heapStart, ordering: .releasing)
-      heap.dataBytes.store(new.endData - new.startData, ordering: .relaxed)
-    }
-  }
-
-  private func withHeap(_ markers: ProgramMarkers) -> ProgramMarkers {
-    var markers = markers
-    markers.heapStart = heapStart ?? 0
-    markers.programBreak = programBreak ?? 0
-    return markers
+    heap.dataBytes.store(new.endData - new.startData, ordering: .relaxed)
+    notes.write(new, heap)
   }
 
   /// A word that means something to the owner of the space only, 0 in a new one (Linux kept `mm->bd_addr` so, the

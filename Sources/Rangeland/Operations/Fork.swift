@@ -36,9 +36,13 @@ extension AddressSpace {
     lockCells(.wholeSpace, &hold)
     park.pass(.fork)
     child.threadPolicies.own = threadPolicies.own
+    child.notes.write(markers, child.heap)
+    child.heap.dataBytes.store(heap.dataBytes.load(ordering: .relaxed), ordering: .relaxed)
     child.heap.start.store(heap.start.load(ordering: .relaxed), ordering: .relaxed)
     child.heap.programBreak.store(heap.programBreak.load(ordering: .relaxed), ordering: .relaxed)
     child.vdso.store(vdso.load(ordering: .relaxed), ordering: .relaxed)
+    child.hasSharedGuards.store(
+      hasSharedGuards.load(ordering: .relaxed), ordering: .relaxed)
     child.hasSeals.store(hasSeals.load(ordering: .relaxed), ordering: .relaxed)
     let isDone = copyMappings(to: child, hold, childHold, context)
     context.unpin()
@@ -117,12 +121,22 @@ extension AddressSpace {
       range, attributes, childHold, context, &change)
     if flags.contains(.special) { record.tellSpecialOpened() }
     // Where nobody has written or put a guard, a fault finds the pages where this space found them (Linux `vma_needs_copy`).
-    if anonymous == nil { return }
+    if anonymous == nil, !hasSharedGuard(range, flags, context) { return }
     LockMap.observe(.pageTableEntry, hold, range)
     LockMap.observe(.pageProtection, hold, range)
     let isDone = tables.copy(
       range, to: child.tables, isShared: flags.contains(.shared), &copied, &drops, context)
     if !isDone { throw .noMemory }
+  }
+
+  /// Whether a page of shared memory is guarded.
+  private func hasSharedGuard(
+    _ range: AddressRange, _ flags: VMAFlags, _ context: Context
+  ) -> Bool {
+    guard flags.contains(.shared), hasSharedGuards.load(ordering: .relaxed) else { return false }
+    var found = false
+    tables.forEachEntry(in: range, context) { if $1.isGuard { found = true } }
+    return found
   }
 
   private func copyPinned(

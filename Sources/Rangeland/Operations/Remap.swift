@@ -259,9 +259,10 @@ extension AddressSpace {
     }
     let range = AddressRange(start: end, end: end + growth)
     LockMap.observe(.anonymousIdentity, hold, range)
-    let attributes = VMAAttributes(
+    var attributes = VMAAttributes(
       flags: record.pointee.flags, pageOffset: record.pointee.pageOffset(at: end),
       backing: record.pointee.backing, anonymous: record.pointee.anonymous)
+    attributes.growsInPlace = true
     do throws(Errno) {
       try layout.pointee.insert(range, attributes, replacing: false, hold, context, &change)
       return true

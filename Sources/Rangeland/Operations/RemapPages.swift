@@ -33,7 +33,7 @@ extension AddressSpace {
     defer { memory.files.settle(context) }
     try remapHeld(range, pageOffset, context)
     // As Linux: what cannot be populated is no error.
-    do throws(Errno) { try populate(range, .remapped) } catch {}
+    bringIn(range)
   }
 
   private func remapHeld(
@@ -47,6 +47,16 @@ extension AddressSpace {
     LockMap.observe(.layout, hold, range)
     let record = try checkRemapped(range)
     let backing = record.pointee.backing.unsafelyUnwrapped
+    LockMap.observe(.futureLock, hold, range)
+    // A new mapping with the old one's rights; what else was advised of it is gone.
+    var attributes = withFutureLock(
+      VMAAttributes(
+        flags: record.pointee.flags.intersection([
+          .read, .write, .execute, .shared, .mayRead, .mayWrite, .mayExecute, .mayShare, .locked,
+        ])))
+    try refuseLock(
+      of: range.lengthInPages, attributes.flags, isAsked: record.pointee.flags.contains(.locked),
+      context)
     let room = UInt64(Int64.max)
     if range.length > room || pageOffset > (room - range.length) >> 12 { throw .overflow }
     var change = LayoutChange()
@@ -56,11 +66,6 @@ extension AddressSpace {
       end(&change, hold, context)
       throw error
     }
-    // A new mapping with the old one's rights; what else was advised of it is gone.
-    var attributes = VMAAttributes(
-      flags: record.pointee.flags.intersection([
-        .read, .write, .execute, .shared, .mayRead, .mayWrite, .mayExecute, .mayShare, .locked,
-      ]))
     attributes.pageOffset = pageOffset
     attributes.backing = ObjectMapping.make(
       backing.pointee.object, space: identity, place: place, opener: backing.pointee.opener,

@@ -19,13 +19,8 @@ extension AddressSpace {
       return start == .max ? nil : start
     }
     set {
-      let start = newValue ?? .max
       // Both or none for a reader of the markers.
-      notes.withLock { _ in
-        // A break is looked at only behind its start.
-        heap.programBreak.store(start, ordering: .relaxed)
-        heap.start.store(start, ordering: .releasing)
-      }
+      notes.write(heap: heap, start: newValue ?? .max)
     }
   }
 

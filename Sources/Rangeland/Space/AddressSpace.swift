@@ -50,13 +50,16 @@ public final class AddressSpace: @unchecked Sendable {
   /// Whether anything was ever sealed, so that others need not look for seals. Set under a hold of the sealed
   /// range, never cleared.
   let hasSeals = Atomic<Bool>(false)
+  /// Whether a page of shared memory was ever guarded, so that a fork has to look. Set under a hold of the page, never
+  /// cleared.
+  let hasSharedGuards = Atomic<Bool>(false)
   /// Sizes. Per-thread credit, no lock.
   let counters: SpaceCounters
   /// Where the heap is.
   let heap = Heap()
   /// The markers of a program, but for the heap's, which stand in `heap`. Changed under the space lock for writing
-  /// over the whole space; the latch keeps readers from a mix.
-  let notes: MarkerNotes
+  /// over the whole space; readers get all or nothing.
+  let notes = MarkerNotes()
   /// The owner's word. Changed under the space lock for writing over the whole space.
   let opaque = Atomic<UInt64>(0)
   /// Where the mapping stands that is a program's vdso, 0 = nowhere. Changed under a hold of the mapping.
@@ -157,11 +160,9 @@ public final class AddressSpace: @unchecked Sendable {
       parent.files.retain()
       files = parent.files
       specials = SpecialMappings(copying: parent.specials)
-      notes = MarkerNotes(parent.notes.withLock { $0 })
     } else {
       files = FileObjects.make()
       specials = SpecialMappings()
-      notes = MarkerNotes()
     }
     identity = Self.nextIdentity.add(1, ordering: .relaxed).oldValue
     reclaimer = memory.reclaimer

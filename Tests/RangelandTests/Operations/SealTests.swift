@@ -17,7 +17,7 @@ import Testing
     try space.seal(at: base + 2 * page, length: 2 * page)
     #expect(space.mappings().count == 3)
     let before = space.mappings()
-    for (first, count) in [(0, 6), (2, 1), (3, 3), (1, 2)] as [(UInt64, UInt64)] {
+    for (first, count) in [(0, 6), (2, 1), (3, 3)] as [(UInt64, UInt64)] {
       let (at, length) = (base + first * page, count * page)
       #expect(throws: Errno.notPermitted) { try space.unmap(at: at, length: length) }
       #expect(throws: Errno.notPermitted) {
@@ -25,6 +25,12 @@ import Testing
       }
       #expect(space.mappings() == before)
     }
+    // Cut where the range begins in a mapping that is not sealed, as Linux leaves it.
+    #expect(throws: Errno.notPermitted) {
+      try space.unmap(at: base + page, length: 2 * page)
+    }
+    #expect(space.mappings().count == 4)
+    #expect(space.mappings().dropFirst(2) == before.dropFirst(1))
     // What comes before is changed.
     #expect(throws: Errno.notPermitted) {
       try space.protect(at: base, length: 6 * page, .read)

@@ -99,9 +99,10 @@ extension LayoutTree {
         start, draft.flags, draft.backing, draft.pageOffset, draft.anonymous)
     }
     if let right {
+      let isFirst = attributes.growsInPlace && right.pointee.anonymous == nil
       mergesRight = right.mergesAbove(
         end, draft.flags, draft.backing, draft.pageOffset &+ (end &- start) >> 12,
-        draft.anonymous)
+        isFirst ? nil : draft.anonymous)
       if mergesRight && mergesLeft {
         mergesRight = Self.shareIdentity(left.unsafelyUnwrapped, right)
       }

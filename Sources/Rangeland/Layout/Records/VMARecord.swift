@@ -78,6 +78,9 @@ struct VMAAttributes {
   var anonymous: MappingRef?
   /// Whether the caller asked for a lock (`MAP_LOCKED`), which may be refused to him as such.
   var asksForLock = false
+  /// The VMA below becomes longer: then Linux does not ask whether a fork made it before it merges with one above that
+  /// has no identity (`vma_merge_extend`, which names no VMA that is copied).
+  var growsInPlace = false
 
   init(
     flags: VMAFlags, pageOffset: UInt64? = nil, backing: MappingRef? = nil,

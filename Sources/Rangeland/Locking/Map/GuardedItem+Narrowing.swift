@@ -68,8 +68,8 @@ extension GuardedItem {
     case .markers:
       """
       Linux changes them under `mmap_lock` for reading and a spinlock, `arg_lock`, for pairs. Here the whole space is held
-      for writing, because a new heap must not meet a moving break; readers take only the notes' own latch and get all
-      markers of one instant.
+      for writing, because a new heap must not meet a moving break; readers take no lock, and read again when markers
+      changed under them.
       """
     case .opaqueWord:
       """

@@ -97,7 +97,7 @@ extension LockMap {
     Row(
       item: .futureLock, lock: .space, mode: .write, range: "the pages of the new mapping",
       reason: "whoever changes them holds all pages",
-      operations: [.map, .setBreak]),
+      operations: [.map, .setBreak, .remapPages]),
   ]
 
   private static let pagingRows: [Row] = [
