@@ -133,11 +133,11 @@ extension AddressSpace {
   }
 
   /// Guards are something in the page tables of private memory, so that it has an identity from then on, as if
-  /// it was written to (Linux `madvise_guard_install`).
+  /// it was written to (Linux `madvise_guard_install`); that of a file has none before it is.
   private func installGuards(
     _ piece: AddressRange, _ record: RecordRef, _ hold: borrowing ReadHold, _ context: Context
   ) throws(Errno) {
-    if record.pointee.anonymous == nil && !record.pointee.flags.contains(.shared) {
+    if record.pointee.anonymous == nil && record.pointee.backing == nil {
       guard publishIdentity(record, piece.start, hold, context) != nil else { throw .noMemory }
     }
     var isDone = true

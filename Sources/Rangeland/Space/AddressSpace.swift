@@ -74,6 +74,8 @@ public final class AddressSpace: @unchecked Sendable {
   // Copies of what `memory` owns, to spare hot paths a look into another object.
   let reclaimer: UnsafeMutablePointer<Reclaimer>
   let arena: UnsafeMutablePointer<FrameArena>
+  /// Whether a file waits for its end.
+  let unusedFiles: UnsafeMutablePointer<Atomic<Bool>>
 
   /// The lock that stands behind the wrappers.
   public var policy: LockPolicy { lock.pointee.policy }
@@ -125,6 +127,7 @@ public final class AddressSpace: @unchecked Sendable {
     identity = Self.nextIdentity.add(1, ordering: .relaxed).oldValue
     reclaimer = memory.reclaimer
     arena = memory.arena
+    unusedFiles = memory.files.hasUnused
     lock = SpaceLockRef.allocate(capacity: 1)
     lock.initialize(to: SpaceLock(policy: policy, statistics: statistics))
     settings = Mutex(limits)

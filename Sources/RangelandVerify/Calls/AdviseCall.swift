@@ -35,8 +35,13 @@ struct AdviseCall: CallDefinition {
     if length > 0, generator.random.chance(20) {
       length -= generator.random.below(min(length, 4096))
     }
+    let onFile =
+      subject.mappings(start, start &+ max(length, 1)).first.map { $0.file != 0 } ?? false
+    let ofFile: [Advice] = [.remove, .remove, .willNeed, .dontNeed]
+    let isForFile = onFile && generator.random.chance(25)
     let advice: Advice =
-      switch generator.random.below(21) {
+      switch isForFile ? 21 : generator.random.below(21) {
+      case 21: generator.random.pick(ofFile)
       case 0..<4: .dontNeed
       case 4..<12:
         // Few of them often, so that neighbours come to be equal.
