@@ -38,6 +38,7 @@ struct VerificationTests {
     let random = SeededRandom(for: "verify with \(mistake)")
     var verification = Verification()
     verification.operations = mistake.foundWithin
+    verification.kinds = mistake.kinds
     verification.seed = random.seed
     verification.mistake = mistake
     let report = try withWatchdog(seconds: 120, "\(mistake)") { () throws(VerifyError) in

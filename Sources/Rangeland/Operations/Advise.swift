@@ -135,12 +135,12 @@ extension AddressSpace {
   }
 
   /// Guards are something in the page tables of private memory, so that it has an identity from then on, as if
-  /// it was written to (Linux `madvise_guard_install`); of shared memory a fork has to look for them.
+  /// it was written to (Linux `madvise_guard_install`); that of an object has none before it is, and a fork has to look.
   private func installGuards(
     _ piece: AddressRange, _ record: RecordRef, _ hold: borrowing ReadHold, _ context: Context
   ) throws(Errno) {
-    if record.pointee.flags.contains(.shared) {
-      hasSharedGuards.store(true, ordering: .relaxed)
+    if record.pointee.backing != nil {
+      hasObjectGuards.store(true, ordering: .relaxed)
     } else if record.pointee.anonymous == nil {
       guard publishIdentity(record, piece.start, hold, context) != nil else { throw .noMemory }
     }

@@ -13,7 +13,7 @@ extension AddressSpace {
     let before = LockMap.enter(.advise)
     defer { LockMap.leave(before) }
     let context = reclaimer.context()
-    defer { memory.files.settle(context) }
+    defer { settleFiles(context) }
     var position = range.start
     var isComplete = true
     while position < range.end {

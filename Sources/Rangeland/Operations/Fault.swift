@@ -63,7 +63,7 @@ extension AddressSpace {
       case .unmapped:
         if growStack(to: address, context) { continue }
         throw AccessFault(reason: .notMapped, address: address, access: access)
-      case .refused(.outOfMemory) where memory.files.reclaim(64, context) > 0: continue
+      case .refused(.outOfMemory) where reclaimFiles(context): continue
       case .refused(let reason):
         throw AccessFault(reason: reason, address: address, access: access)
       case .needsSpaceLock: preconditionFailure("a fault under the space lock asked for it")

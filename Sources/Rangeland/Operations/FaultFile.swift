@@ -72,16 +72,30 @@ extension AddressSpace {
   ) -> AccessFault.Reason? {
     defer {
       object.release(context)
-      memory.files.settle(context)
+      settleFiles(context)
     }
     do throws(Errno) {
       try object.bringIn(index, isRandom: isRandom, context)
       return nil
     } catch {
       if error != .noMemory { return .noPage }
-      return memory.files.reclaim(64, context) > 0 ? nil : .outOfMemory
+      return reclaimFiles(context) ? nil : .outOfMemory
     }
   }
+
+  /// Ends what the operation has let go of last, if there is anything: pages of files are written back. Under no lock.
+  @inline(__always)
+  func settleFiles(_ context: Context) {
+    // A pointer of the space's own: what it belongs to would be counted.
+    if unusedFiles.pointee.load(ordering: .relaxed) { settleFilesSlow(context) }
+  }
+
+  @inline(never)
+  private func settleFilesSlow(_ context: Context) { memory.files.settle(context) }
+
+  /// Makes room for pages, at the cost of those of files that can be read again; whether there is some.
+  @inline(never)
+  func reclaimFiles(_ context: Context) -> Bool { memory.files.reclaim(64, context) > 0 }
 
   /// Maps pages near one that was just read, if they are in memory and nobody is at work there.
   @inline(never)

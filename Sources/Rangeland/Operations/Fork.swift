@@ -41,8 +41,8 @@ extension AddressSpace {
     child.heap.start.store(heap.start.load(ordering: .relaxed), ordering: .relaxed)
     child.heap.programBreak.store(heap.programBreak.load(ordering: .relaxed), ordering: .relaxed)
     child.vdso.store(vdso.load(ordering: .relaxed), ordering: .relaxed)
-    child.hasSharedGuards.store(
-      hasSharedGuards.load(ordering: .relaxed), ordering: .relaxed)
+    child.hasObjectGuards.store(
+      hasObjectGuards.load(ordering: .relaxed), ordering: .relaxed)
     child.hasSeals.store(hasSeals.load(ordering: .relaxed), ordering: .relaxed)
     let isDone = copyMappings(to: child, hold, childHold, context)
     context.unpin()
@@ -121,7 +121,7 @@ extension AddressSpace {
       range, attributes, childHold, context, &change)
     if flags.contains(.special) { record.tellSpecialOpened() }
     // Where nobody has written or put a guard, a fault finds the pages where this space found them (Linux `vma_needs_copy`).
-    if anonymous == nil, !hasSharedGuard(range, flags, context) { return }
+    if anonymous == nil, !hasObjectGuard(range, attributes.backing, context) { return }
     LockMap.observe(.pageTableEntry, hold, range)
     LockMap.observe(.pageProtection, hold, range)
     let isDone = tables.copy(
@@ -129,11 +129,11 @@ extension AddressSpace {
     if !isDone { throw .noMemory }
   }
 
-  /// Whether a page of shared memory is guarded.
-  private func hasSharedGuard(
-    _ range: AddressRange, _ flags: VMAFlags, _ context: Context
+  /// Whether a page of an object's mapping is guarded.
+  private func hasObjectGuard(
+    _ range: AddressRange, _ backing: MappingRef?, _ context: Context
   ) -> Bool {
-    guard flags.contains(.shared), hasSharedGuards.load(ordering: .relaxed) else { return false }
+    guard backing != nil, hasObjectGuards.load(ordering: .relaxed) else { return false }
     var found = false
     tables.forEachEntry(in: range, context) { if $1.isGuard { found = true } }
     return found

@@ -42,7 +42,7 @@ extension AddressSpace {
     }
     try refuseMany()
     let context = reclaimer.context()
-    defer { memory.files.settle(context) }
+    defer { settleFiles(context) }
     var attributes = VMAAttributes(flags: VMAFlags(protection, sharing))
     if !options.isEmpty { apply(options, to: &attributes) }
     if sharing == .shared {

@@ -51,7 +51,7 @@ extension AddressSpace {
     let before = LockMap.enter(.map)
     defer { LockMap.leave(before) }
     let context = reclaimer.context()
-    defer { memory.files.settle(context) }
+    defer { settleFiles(context) }
     guard offset.isPageAligned else { throw .invalidArgument }
     if let refused = Self.refusal(
       access, offset, length, protection, sharing, options, type: type,

@@ -46,7 +46,7 @@ extension AddressSpace {
     defer { LockMap.leave(before) }
     let request = try RemapRequest(start, length, newLength, target, keepsSource: keepingSource)
     let context = reclaimer.context()
-    defer { memory.files.settle(context) }
+    defer { settleFiles(context) }
     if request.impliesAddress && !allowsRemap(sparing: 7, context) { throw .noMemory }
     guard let source = request.sourceRange else { throw .badAddress }
     var held = source

@@ -30,7 +30,7 @@ extension AddressSpace {
     else { throw .invalidArgument }
     let range = AddressRange(start: start, end: end)
     let context = reclaimer.context()
-    defer { memory.files.settle(context) }
+    defer { settleFiles(context) }
     try remapHeld(range, pageOffset, context)
     // As Linux: what cannot be populated is no error.
     bringIn(range)

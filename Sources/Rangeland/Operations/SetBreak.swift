@@ -44,7 +44,7 @@ extension AddressSpace {
     defer { LockMap.leave(before) }
     guard let start = heapStart else { return 0 }
     let context = reclaimer.context()
-    defer { memory.files.settle(context) }
+    defer { settleFiles(context) }
     while true {
       let seen = heap.programBreak.load(ordering: .acquiring)
       guard wanted >= start, let newEnd = wanted.roundedUpToPage, newEnd < Address.spaceEnd,

@@ -29,7 +29,7 @@ extension AddressSpace {
     guard range.start.isPageAligned, range.end.isPageAligned else { throw .invalidArgument }
     guard range.end <= Address.spaceEnd else { throw .noMemory }
     let context = reclaimer.context()
-    defer { memory.files.settle(context) }
+    defer { settleFiles(context) }
     var attributes = VMAAttributes(flags: VMAFlags(protection, sharing))
     if growsDown { attributes.flags.insert(.growsDown) }
     if let file {
@@ -51,7 +51,7 @@ extension AddressSpace {
     let before = LockMap.enter(.substitute)
     defer { LockMap.leave(before) }
     let range = try Self.unmapRange(range.start, range.length)
-    defer { memory.files.settle(reclaimer.context()) }
+    defer { settleFiles(reclaimer.context()) }
     try removeAll(range, lock.write(range, .substitute))
   }
 

@@ -49,7 +49,7 @@ extension AddressSpace {
     guard start < Address.spaceEnd else { throw .noMemory }
     let range = AddressRange(start: start, end: min(end, Address.spaceEnd))
     let context = reclaimer.context()
-    defer { memory.files.settle(context) }
+    defer { settleFiles(context) }
     var position = range.start
     var isComplete = true
     while true {

@@ -25,7 +25,7 @@ extension AddressSpace {
     let before = LockMap.enter(.unmap)
     defer { LockMap.leave(before) }
     let range = try Self.unmapRange(start, length)
-    defer { memory.files.settle(reclaimer.context()) }
+    defer { settleFiles(reclaimer.context()) }
     try removeAll(range, lock.write(range, .unmap))
   }
 

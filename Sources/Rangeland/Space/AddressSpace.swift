@@ -50,9 +50,9 @@ public final class AddressSpace: @unchecked Sendable {
   /// Whether anything was ever sealed, so that others need not look for seals. Set under a hold of the sealed
   /// range, never cleared.
   let hasSeals = Atomic<Bool>(false)
-  /// Whether a page of shared memory was ever guarded, so that a fork has to look. Set under a hold of the page, never
+  /// Whether a page of a mapping of an object was ever guarded, so that a fork has to look. Set under a hold of the page, never
   /// cleared.
-  let hasSharedGuards = Atomic<Bool>(false)
+  let hasObjectGuards = Atomic<Bool>(false)
   /// Sizes. Per-thread credit, no lock.
   let counters: SpaceCounters
   /// Where the heap is.
@@ -91,6 +91,8 @@ public final class AddressSpace: @unchecked Sendable {
   // Copies of what `memory` owns, to spare hot paths a look into another object.
   let reclaimer: UnsafeMutablePointer<Reclaimer>
   let arena: UnsafeMutablePointer<FrameArena>
+  /// Whether a file waits for its end.
+  let unusedFiles: UnsafeMutablePointer<Atomic<Bool>>
 
   /// The lock that stands behind the wrappers.
   public var policy: LockPolicy { lock.pointee.policy }
@@ -167,6 +169,7 @@ public final class AddressSpace: @unchecked Sendable {
     identity = Self.nextIdentity.add(1, ordering: .relaxed).oldValue
     reclaimer = memory.reclaimer
     arena = memory.arena
+    unusedFiles = memory.files.hasUnused
     lock = SpaceLockRef.allocate(capacity: 1)
     lock.initialize(to: SpaceLock(policy: policy, statistics: statistics))
     settings = Mutex(limits)

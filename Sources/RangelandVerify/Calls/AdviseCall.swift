@@ -35,10 +35,14 @@ struct AdviseCall: CallDefinition {
     if length > 0, generator.random.chance(20) {
       length -= generator.random.below(min(length, 4096))
     }
-    let isShared =
-      subject.mappings(start, start + 1).first?.isShared ?? false
+    let first = subject.mappings(start, start &+ max(length, 1)).first
+    let isShared = first?.isShared ?? false
+    let onFile = first.map { $0.file != 0 } ?? false
+    let ofFile: [Advice] = [.remove, .remove, .willNeed, .dontNeed]
+    let isForFile = onFile && generator.random.chance(25)
     let advice: Advice =
-      switch generator.random.below(21) {
+      switch isForFile ? 21 : generator.random.below(21) {
+      case 21: generator.random.pick(ofFile)
       case 0..<6 where isShared:
         // Seldom: behind it a script learns nothing more of residency.
         generator.random.chance(5)

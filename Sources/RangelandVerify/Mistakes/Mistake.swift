@@ -10,6 +10,8 @@ struct Mistake: Sendable, CustomStringConvertible {
   var name: String
   /// Random operations within which it is found.
   var foundWithin = 400_000
+  /// The kinds of calls of the run.
+  var kinds = VerifyCall.Kind.allCases
   /// Threads that it takes.
   var threads = 1
   /// The space seen through the mistake.
@@ -19,11 +21,19 @@ struct Mistake: Sendable, CustomStringConvertible {
 
   /// All of them.
   static let all: [Mistake] =
-    AccessMistake.all + AdviseMistake.all + BreakMistake.all + FileMistake.all + ForkMistake.all
+    AccessMistake.all + AdviseMistake.all + BreakMistake.all + FileMistake.all.map(\.amongFiles) + ForkMistake.all
     + ListingMistake.all + LimitMistake.all + LockMistake.all + MapMistake.all + PolicyMistake.all
     + ProtectMistake.all + RemapMistake.all + ResidencyMistake.all + SealMistake.all
     + StackMistake.all
     + TogetherMistake.all.map { $0.withThreads(8) } + UnmapMistake.all
+
+  /// Found where most calls are on files.
+  private var amongFiles: Mistake {
+    var mistake = self
+    mistake.kinds =
+      VerifyCall.Kind.ofFiles + [.mmap, .munmap, .load, .store, .mprotect, .madvise]
+    return mistake
+  }
 
   private func withThreads(_ threads: Int) -> Mistake {
     var mistake = self

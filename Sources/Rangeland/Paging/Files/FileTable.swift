@@ -42,12 +42,18 @@ final class FileTable: @unchecked Sendable {
   private let state = Mutex(UncheckedState())
   /// `State` holds pointers, which are not Sendable.
   private struct UncheckedState: @unchecked Sendable { var value = State() }
-  /// Whether objects wait for their end, and whether there are objects. Written under the mutex.
-  private let hasUnused = Atomic<Bool>(false)
+  /// Whether objects wait for their end: where spaces look without a reference. Written under the mutex.
+  let hasUnused: UnsafeMutablePointer<Atomic<Bool>>
+  /// Objects. Written under the mutex.
   private let count = Atomic<Int>(0)
   /// Grows when an object has ended.
   private let ends = EventCount()
   let writer = WriteBackThread()
+
+  init() {
+    hasUnused = .allocate(capacity: 1)
+    hasUnused.initialize(to: Atomic(false))
+  }
 
   // MARK: objects
 
@@ -105,14 +111,14 @@ final class FileTable: @unchecked Sendable {
       file.pointee.isUnused = true
       file.pointee.nextUnused = state.value.unused
       state.value.unused = object
-      hasUnused.store(true, ordering: .relaxed)
+      hasUnused.pointee.store(true, ordering: .relaxed)
     }
   }
 
   /// Ends what waits for it. Holding no lock, and not pinned: pages are written back.
   @inline(__always)
   func settle(_ context: Context) {
-    if hasUnused.load(ordering: .relaxed) { settleSlow(context) }
+    if hasUnused.pointee.load(ordering: .relaxed) { settleSlow(context) }
   }
 
   @inline(never)
@@ -138,7 +144,7 @@ final class FileTable: @unchecked Sendable {
           return UInt(bitPattern: object)
         }
       }
-      hasUnused.store(false, ordering: .relaxed)
+      hasUnused.pointee.store(false, ordering: .relaxed)
       return 0
     }
     return ObjectRef(bitPattern: bits)
@@ -179,6 +185,8 @@ final class FileTable: @unchecked Sendable {
       precondition(state.value.objects.isEmpty, "FileTable: a file is left")
       for ended in state.value.ended { Self.destroy(ended.file) }
     }
+    hasUnused.deinitialize(count: 1)
+    hasUnused.deallocate()
   }
 
   /// Calls `body` for each object, with a reference while it runs.
