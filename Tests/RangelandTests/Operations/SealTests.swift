@@ -17,7 +17,7 @@ import Testing
     try space.seal(at: base + 2 * page, length: 2 * page)
     #expect(space.mappings().count == 3)
     let before = space.mappings()
-    for (first, count) in [(0, 6), (2, 1), (3, 3), (1, 2)] as [(UInt64, UInt64)] {
+    for (first, count) in [(0, 6), (2, 1), (3, 3)] as [(UInt64, UInt64)] {
       let (at, length) = (base + first * page, count * page)
       #expect(throws: Errno.notPermitted) { try space.unmap(at: at, length: length) }
       #expect(throws: Errno.notPermitted) {
@@ -25,6 +25,11 @@ import Testing
       }
       #expect(space.mappings() == before)
     }
+    // Linux cuts what reaches over the start before it finds the seal.
+    #expect(throws: Errno.notPermitted) { try space.unmap(at: base + page, length: 2 * page) }
+    #expect(
+      layout(space) == ["0..<1 rw-p", "1..<2 rw-p", "2..<4 rw-p", "4..<6 rw-p"])
+    #expect(space.usage.mappings == 4)
     // What comes before is changed.
     #expect(throws: Errno.notPermitted) {
       try space.protect(at: base, length: 6 * page, .read)
