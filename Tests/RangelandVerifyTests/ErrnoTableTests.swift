@@ -95,7 +95,10 @@ private struct ErrnoTable: Sendable, CustomTestStringConvertible {
   /// The rows that stay in the windows and that a space has words for.
   func rows(_ windows: [KernelProcess.AddressPair]) -> [VerifyCall] {
     var rows: [VerifyCall] = []
-    for address in Self.addresses {
+    let ofHeap = [0, 1, Self.page - 1, Self.page, Self.page + 1, 9 * Self.page].map {
+      VerifyAddress(.heap, $0)
+    }
+    for address in Self.addresses + (kind == .brk ? ofHeap : []) {
       for length in Self.lengths {
         for protection in protections {
           for flags in flags {
@@ -143,9 +146,11 @@ struct ErrnoTableTests {
     let judge = try verification.makeJudge()
     let layout = try (ErrnoTable.layout + table.before).map { try VerifyCall(line: $0) }
     var answers: Set<String> = []
+    let flags = table.flags.count
     let first = LockPolicy.allCases.firstIndex(of: policy)!
     let rows = table.rows(judge.kernel.windows).enumerated().filter {
-      $0.offset % stride == first % stride
+      // Rows beside each other differ in their flags.
+      $0.offset / flags % stride == first % stride
     }.map(\.element)
     for row in rows {
       let run = try judge.run(layout + [row], interval: .max)

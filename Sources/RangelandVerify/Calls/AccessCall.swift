@@ -47,7 +47,7 @@ struct AccessCall: CallDefinition {
     let stack = mappings[index]
     var at = stack.start &- (1 + generator.random.below(6)) * 4096
     if index > 0, generator.random.chance(60) {
-      at = mappings[index - 1].end + (255 + generator.random.below(3)) * 4096
+      at = mappings[index - 1].end + generator.random.pick([255, 256, 256, 257]) * 4096
     }
     guard at >= start, at < stack.start else { return nil }
     return VerifyCall(

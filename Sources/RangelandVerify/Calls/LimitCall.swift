@@ -39,18 +39,19 @@ struct LimitCall: CallDefinition {
 
   // MARK: made up
 
-  var weight: UInt64 { 4 }
+  var weight: UInt64 { 6 }
   var edgeWeight: UInt64 { 0 }
   var needs: [VerifyCall.Kind] { [.mmap, .mprotect, .munmap] }
 
   func ordinary(_ generator: inout ScriptGenerator, _ subject: any VerifySubject) -> VerifyCall {
-    let resource = generator.random.pick(Self.all + [Self.lockedMemory])
+    let resource = generator.random.pick(
+      Self.all + [Self.addressSpace, Self.data, Self.lockedMemory])
     let sizes = subject.sizes()
     if resource == Self.stack {
       // Of a page or of some; 0 is no page.
       return VerifyCall(
         .setrlimit, VerifyAddress(nil, resource),
-        generator.random.chance(40) ? .max : generator.random.below(14))
+        generator.random.chance(60) ? .max : generator.random.below(14))
     }
     let used = UInt64(
       max(
@@ -62,7 +63,7 @@ struct LimitCall: CallDefinition {
     }
     // Mostly none; else little more than there is, or a little less.
     let pages =
-      generator.random.chance(resource == Self.lockedMemory ? 70 : 90)
+      generator.random.chance(resource == Self.lockedMemory ? 80 : 90)
       ? UInt64.max
       : used + generator.random.below(24) - min(used, generator.random.pick([0, 0, 8]))
     return VerifyCall(.setrlimit, VerifyAddress(nil, resource), pages)
@@ -122,8 +123,9 @@ struct LimitCall: CallDefinition {
       Coverage.Requirement("RLIMIT_DATA", "ok", 20).withOneThread,
       Coverage.Requirement("RLIMIT_MEMLOCK", "ok", 20).withOneThread,
       Coverage.Requirement("RLIMIT_STACK", "ok", 20).withOneThread,
-      Coverage.Requirement("mmap-fixed", "ENOMEM", before: "hole", 5).withOneThread,
-      Coverage.Requirement("mmap-fixed", "ENOMEM", before: "gaps", 5).withOneThread,
+      Coverage.Requirement("mmap-locked", "EAGAIN", 1).withOneThread,
+      Coverage.Requirement("mmap-fixed", "ENOMEM", before: "hole", 2).withOneThread,
+      Coverage.Requirement("mmap-fixed", "ENOMEM", before: "gaps", 2).withOneThread,
     ]
   }
 }

@@ -26,7 +26,7 @@ struct LockCall: CallDefinition {
     var window: VerifyWindow
     var offset: UInt64
     var length: UInt64
-    if generator.random.chance(65), let found = generator.mapped(subject) {
+    if generator.random.chance(85), let found = generator.mapped(subject) {
       (window, offset, length) = found
     } else {
       (window, offset) = generator.place(subject)

@@ -181,7 +181,7 @@ struct MapCall: CallDefinition {
       .init("mmap-hint", "ok", 100),
       .init("mmap-hint", "EINVAL", 1).withOneThread, .init("mmap-noreplace", "ok", 50),
       .init("mmap-fixed", "EINVAL", 2), .init("mmap-fixed", "ENOMEM", 5),
-      .init("mmap-locked", "ok", 20), .init("mmap-locked", "EAGAIN", 2).withOneThread,
+      .init("mmap-locked", "ok", 20),
       .init("mmap-populate", "ok", 20),
     ]
   }

@@ -122,6 +122,12 @@ import Testing
     try space.advise(.dontNeedLocked, at: at(21), length: page)
     try space.protect(at: at(20), length: 2 * page, [.read, .write])
     #expect(space.usage.residentFilePages == 0 && space.usage.residentAnonymousPages == 5)
+    // And one that nobody has read yet.
+    try space.substituteMapping(
+      AddressRange(start: at(24), end: at(25)), protection: [], sharing: .private, file: 5)
+    #expect(errno { try space.lockMemory(at: at(24), length: page) } == .noMemory)
+    try space.protect(at: at(24), length: page, [.read, .write])
+    #expect(space.usage.residentAnonymousPages == 6 && present(space, 24, 1) == [24])
     space.checkInvariants()
   }
 
