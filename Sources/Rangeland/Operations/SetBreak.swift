@@ -42,10 +42,11 @@ extension AddressSpace {
   public func setBreak(to wanted: Address) -> Address {
     let before = LockMap.enter(.setBreak)
     defer { LockMap.leave(before) }
-    guard let start = heapStart else { return 0 }
     let context = reclaimer.context()
     defer { settleFiles(context) }
     while true {
+      // Anew each time: the markers may move the heap while we wait.
+      guard let start = heapStart else { return 0 }
       let seen = heap.programBreak.load(ordering: .acquiring)
       guard wanted >= start, let newEnd = wanted.roundedUpToPage, newEnd < Address.spaceEnd,
         let oldEnd = seen.roundedUpToPage

@@ -2,6 +2,7 @@
 //
 // M5: a reader never sees the beginning of one program and the end of another.
 
+import CRangeland
 import RangelandTestSupport
 import Synchronization
 import SystemPackage
@@ -27,9 +28,9 @@ import Testing
     let both = [Self.markers(false), Self.markers(true)]
     try space.setMarkers(both[0])
     #if RANGELAND_TSAN
-      let rounds = 200
+      let rounds = 50
     #else
-      let rounds = 2_000
+      let rounds = 300
     #endif
     let isDone = Atomic<Bool>(false)
     let torn = Atomic<Int>(0)
@@ -47,6 +48,7 @@ import Testing
           // A break that moves between the same two: to where it is, so that nothing is mapped.
           while !isDone.load(ordering: .acquiring) {
             if let now = space.programBreak { _ = space.setBreak(to: now) }
+            rl_yield()
           }
         default:
           while !isDone.load(ordering: .acquiring) {

@@ -191,8 +191,11 @@ extension UnsafeMutablePointer where Pointee == MemoryObject {
   /// Puts `frame` at `index`, which is empty. Needs `pagesLatch`, and `nodesPerInsertion` reserved.
   func insertLocked(_ index: UInt64, _ frame: FrameNumber, _ context: Context) {
     if pointee.pagesRoot == nil {
+      // As high as it has to be: there is nothing to put below a growing root.
+      var height: Int32 = 1
+      while height < ObjectIndexNode.maxHeight, index >> (6 * UInt64(height)) != 0 { height += 1 }
       pointee.pagesRoot = .make(context)
-      pointee.pagesHeight = 1
+      pointee.pagesHeight = height
     }
     while pointee.pagesHeight < ObjectIndexNode.maxHeight,
       index >> (6 * UInt64(pointee.pagesHeight)) != 0
