@@ -154,8 +154,13 @@ extension Directory {
     // In the order of `acquireNarrow`: the mode, then the other levels.
     if !isInDirectoryTime { return giveUpNarrow(entry, shard) }
     let inUse = header.pointee.levelsInUse.load(ordering: .sequentiallyConsistent)
-    if inUse != bit, !isClearElsewhere(level, granule, range.first, inUse) {
-      return giveUpNarrow(entry, shard)
+    if inUse != bit {
+      // Where only finer levels are in use besides, one look is enough.
+      let isClear =
+        inUse < bit &<< 1
+        ? isKnownEmptyBelow(level, granule)
+        : isClearElsewhere(level, granule, range.first, inUse)
+      if !isClear { return giveUpNarrow(entry, shard) }
     }
     entry.initializeNarrow(range, mode, shard, thread(cache))
     entry.pointer.pointee.shape = UInt8(truncatingIfNeeded: level &<< 2) | 1
@@ -175,8 +180,8 @@ extension Directory {
   private func isClearElsewhere(
     _ level: Int, _ granule: UInt64, _ key: UInt64, _ inUse: UInt64
   ) -> Bool {
-    if !isClearAbove(level, key, inUse) { return false }
-    return inUse & ((UInt64(1) &<< UInt64(level)) &- 1) == 0 || isKnownEmptyBelow(level, granule)
+    isClearAbove(level, key, inUse)
+      && (inUse & ((UInt64(1) &<< UInt64(level)) &- 1) == 0 || isKnownEmptyBelow(level, granule))
   }
 
   /// Index + 1 of the thread that a cache belongs to.

@@ -46,21 +46,21 @@ extension Directory {
   @inline(never)
   func wait(_ entry: EntryRef, deadline: UInt64) -> Bool {
     let state = entry.pointer
-    let cache = pool.cache(rl_thread_index())
-    let limit = cache.pointee.waitBudget.next()
+    let budget = pool.waitBudget()
+    let limit = budget.pointee.next()
     var polls: UInt32 = 0
     while polls < limit {
       // Acquires the sections of all blockers from who grants.
       let now = state.pointee.state.load(ordering: .acquiring)
       if now & Entry.countMask == 0 {
-        cache.pointee.waitBudget.note(polls: polls)
+        budget.pointee.note(polls: polls)
         return true
       }
       if now & Entry.invited != 0, takeInvitation(entry) { return true }
       rl_cpu_relax()
       polls += 1
     }
-    cache.pointee.waitBudget.noteSleep()
+    budget.pointee.noteSleep()
     while true {
       let old = state.pointee.state.bitwiseOr(Entry.parked, ordering: .acquiring).oldValue
       if old & Entry.countMask == 0 { return true }

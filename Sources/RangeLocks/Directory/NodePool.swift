@@ -22,8 +22,6 @@ struct NodeCache {
   @usableFromInline var head: UnsafeMutableRawPointer?
   /// Blocks in the list; in the high half the thread's requests in directories, over all locks.
   @usableFromInline var counts: UInt64
-  /// Of the thread's waits, over all locks.
-  var waitBudget: WaitBudget
 
   @inline(__always)
   var count: Int { Int(counts & 0xFFFF_FFFF) }
@@ -80,6 +78,11 @@ struct NodePool: @unchecked Sendable {
   @inlinable @inline(__always)
   func cache(_ thread: UInt32) -> UnsafeMutablePointer<NodeCache> {
     (caches + Int(thread) &* nodeStride).assumingMemoryBound(to: NodeCache.self)
+  }
+
+  /// The calling thread's, for its waits on all locks. Apart from the list, which tests look at while the thread waits.
+  func waitBudget() -> UnsafeMutablePointer<WaitBudget> {
+    (caches + Int(rl_thread_index()) &* nodeStride + 64).assumingMemoryBound(to: WaitBudget.self)
   }
 
   private var latch: UnsafeMutablePointer<Latch> {
