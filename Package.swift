@@ -51,7 +51,8 @@ let package = Package(
   traits: [
     .trait(
       name: "CheckedLocks",
-      description: "Release builds report who would wait for itself, and locks taken in two orders.")
+      description: "Release builds report who would wait for itself, and locks taken in two orders."
+    )
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-system", from: "1.6.0"),

@@ -8,6 +8,14 @@
 
 #if RANGELOCKS_CHECKED
   extension Directory {
+    /// The general way for a request that waits until its deadline.
+    @usableFromInline @inline(never)
+    func acquire(
+      _ range: KeyRange, _ mode: LockMode, deadline: UInt64, _ site: CallSite
+    ) -> EntryRef? {
+      acquireGenerally(range, mode, deadline: deadline, site)
+    }
+
     /// A request that waits without a deadline is about to be made: reports an order that contradicts an earlier one.
     @usableFromInline
     func checkOrder(_ range: KeyRange, _ mode: LockMode, _ site: CallSite) {
@@ -85,6 +93,19 @@
   }
 #else
   extension Directory {
+    @inlinable @inline(__always)
+    func acquire(
+      _ range: KeyRange, _ mode: LockMode, deadline: UInt64, _ site: CallSite
+    ) -> EntryRef? {
+      acquire(range, mode, deadline: deadline)
+    }
+
+    /// Without the empty argument: the compiler would drop it behind a second symbol that jumps.
+    @usableFromInline @inline(never)
+    func acquire(_ range: KeyRange, _ mode: LockMode, deadline: UInt64) -> EntryRef? {
+      acquireGenerally(range, mode, deadline: deadline, CallSite())
+    }
+
     @inlinable @inline(__always)
     func checkOrder(_ range: KeyRange, _ mode: LockMode, _ site: CallSite) {}
 

@@ -9,9 +9,9 @@
 import CRangeland
 
 extension Directory {
-  /// Waits for `range` until `deadline` (UInt64.max = for ever); nil when it passed first.
-  @usableFromInline @inline(never)
-  func acquire(
+  /// Waits for `range` until `deadline` (UInt64.max = for ever); nil when it passed first. See `acquire`.
+  @inline(__always)
+  func acquireGenerally(
     _ range: KeyRange, _ mode: LockMode, deadline: UInt64, _ site: CallSite
   ) -> EntryRef? {
     guard let entry = takeEntry(deadline: deadline) else { return nil }

@@ -74,6 +74,11 @@ func fatalError(_ message: @autoclosure () -> String = "fatal error") -> Never {
   rx_fail("fatal error: \(message())")
 }
 
+/// The thread that rings alarms: a step of a program rings them.
+func rl_start_thread(
+  _ body: @convention(c) (UnsafeMutableRawPointer?) -> Void, _ context: UnsafeMutableRawPointer?
+) -> Int32 { 0 }
+
 // MARK: - Mistakes
 
 /// A mistake that can be switched on in the explored copy.

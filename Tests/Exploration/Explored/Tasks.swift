@@ -34,11 +34,6 @@ func withUnsafeContinuation(
   fatalError("tasks are not explored as such")
 }
 
-/// The thread that rings alarms: a step of a program rings them.
-func rl_start_thread(
-  _ body: @convention(c) (UnsafeMutableRawPointer?) -> Void, _ context: UnsafeMutableRawPointer?
-) -> Int32 { 0 }
-
 /// What the runtime knows of one request's task: 64 bytes of the arena, zeroed.
 public struct ExploredTask: @unchecked Sendable {
   // Sendable: an address; what is there is atomic, or written before and read after an atomic operation.

@@ -66,9 +66,11 @@ struct Checker {
   func begins(_ step: Step, thread: UInt32) {
     let me = step.request
     rx_begin_request()
+    // Somebody may be cancelling its task already.
+    let mayBeGone = records[me].mayBeGone
     records[me] = RequestRecord(
-      state: .asking, mode: step.mode, isTry: step.verb == .tryLock, thread: thread,
-      keys: step.keys)
+      state: .asking, mode: step.mode, isTry: step.verb == .tryLock, mayBeGone: mayBeGone,
+      thread: thread, keys: step.keys)
     for other in 0..<count where other != me && records[other].state.isPresent {
       let isReason =
         records[other].conflicts(with: records[me])
