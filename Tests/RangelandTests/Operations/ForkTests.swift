@@ -271,6 +271,16 @@ import Testing
         #expect(space.tables.lookup(base, context).frame == frame)
       }
       #expect(failures > 10)
+      // The end of a space cannot fail.
+      for k in 0..<8 {
+        do {
+          let child = try space.fork()
+          #expect(child.usage.mappings == 4)
+          space.failAllocation(after: k)
+        }
+        _ = space.disarmFailure()
+        #expect(space.memory.framesInUse == frames)
+      }
       space.arena.unpin(frame, dirty: true, context)
       space.checkInvariants()
     }

@@ -89,6 +89,33 @@ struct LayoutTree: ~Copyable {
     tree.deallocate()
   }
 
+  /// Lets go of all records without memory for a change. No thread uses the layout any more.
+  static func abandon(_ tree: LayoutRef, _ context: Context) {
+    context.pin()
+    var change = LayoutChange()
+    tree.pointee.forEachRecord(in: .wholeSpace) { record, _ in
+      change.drop(record, withCell: true)
+      if record.pointee.flags.contains(.special) {
+        change.noteSpecial(record, pieces: 0, isRemoved: true)
+      }
+      return true
+    }
+    empty(tree.pointee.rootNode)
+    change.tellSpecials()
+    change.dispose(context)
+    context.unpin()
+  }
+
+  private static func empty(_ node: IndexRef) {
+    for i in 0..<Int(node.pointee.count) {
+      if node.pointee.level > 0 {
+        empty(node.node(i))
+      } else {
+        node.leaf(i).content.pointee.count = 0
+      }
+    }
+  }
+
   private static func recycle(_ node: IndexRef, _ context: Context) {
     for i in 0..<Int(node.pointee.count) {
       if node.pointee.level > 0 {
