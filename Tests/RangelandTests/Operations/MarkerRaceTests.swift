@@ -45,9 +45,9 @@ import Testing
           }
           isDone.store(true, ordering: .releasing)
         case 1:
-          // A break that moves between the same two: to where it is, so that nothing is mapped.
+          // A break that goes to the start of the lower heap: where it is, or below the heap, so that nothing is mapped.
           while !isDone.load(ordering: .acquiring) {
-            if let now = space.programBreak { _ = space.setBreak(to: now) }
+            _ = space.setBreak(to: both[0].heapStart)
             rl_yield()
           }
         default:
