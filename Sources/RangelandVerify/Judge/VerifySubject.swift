@@ -44,7 +44,10 @@ public final class SpaceSubject: VerifySubject {
     files: VerifyFiles?
   ) throws(VerifyError) {
     self.files = files
-    if let files { try VerifyFiles.reset(files.subject) }
+    if let files, files.needsReset {
+      try VerifyFiles.reset(files.subject)
+      files.needsReset = false
+    }
     do throws(Errno) {
       space = try AddressSpace(policy: policy, memory: memory)
       var start: UInt64 = 4096

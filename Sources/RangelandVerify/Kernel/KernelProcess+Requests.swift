@@ -61,6 +61,7 @@ extension KernelProcess {
       throw VerifyError("'\(call)' reaches beyond the windows: it was not performed")
     }
     let definition = call.kind.definition
+    if call.kind.hasDescriptor { files.isUsed = true }
     post(
       definition.request(call.rebased(baseline).with(files.kernel)), near: definition.near(call))
   }
@@ -142,7 +143,10 @@ extension KernelProcess {
         "a script changed the helper's own mappings (\(count), not \(outside ?? 0))")
     }
     outside = count
-    try VerifyFiles.reset(files.kernel)
+    if files.isUsed {
+      try VerifyFiles.reset(files.kernel)
+      (files.isUsed, files.needsReset) = (false, true)
+    }
     baseline = try absoluteSizes()
   }
 }
