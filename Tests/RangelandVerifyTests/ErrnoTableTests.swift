@@ -28,7 +28,6 @@ private struct ErrnoTable: Sendable, CustomTestStringConvertible {
     // Unknown advice, and whatever a space knows.
     ErrnoTable(kind: .madvise, flags: [4]),
     ErrnoTable(kind: .msync, flags: [0, 1, 2, 4, 5, 8]),
-    ErrnoTable(kind: .remapFilePages, protections: [0, 1]),
     // MAP_FIXED, MAP_FIXED_NOREPLACE, both, and hints, of private and of shared memory.
     ErrnoTable(kind: .mmap, protections: [1], flags: [0x32, 0x31]),
     ErrnoTable(kind: .mmap, protections: [1], flags: [0x10_0022, 0x10_0021, 0x10_0032]),

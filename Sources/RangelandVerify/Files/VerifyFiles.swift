@@ -28,6 +28,10 @@ final class VerifyFiles {
   /// What is to be given to the helper: a descriptor here, and its number there.
   private(set) var inherited: [(from: Int32, to: Int32)] = []
   private var all: [Int32] = []
+  /// Whether a call on files was made since the kernel's had their first contents.
+  var isUsed = true
+  /// Whether the subject's are to get them.
+  var needsReset = true
 
   static var descriptorCount: UInt64 { 8 }
   static var fileCount: Int { 3 }

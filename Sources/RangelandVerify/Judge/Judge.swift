@@ -297,6 +297,7 @@ final class Judge {
   private func fileDifference(
     _ subject: any VerifySubject, isWritten: Bool
   ) -> (String, String)? {
+    if !kernel.files.isUsed { return nil }
     for file in 0..<VerifyFiles.fileCount {
       let got = subject.contents(file, isWritten: isWritten)
       let expected = VerifyFiles.contents(kernel.files.kernel, file)

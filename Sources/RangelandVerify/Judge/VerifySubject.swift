@@ -63,7 +63,10 @@ public final class SpaceSubject: VerifySubject {
     heapBefore: UInt64, files: VerifyFiles?
   ) throws(VerifyError) {
     self.files = files
-    if let files { try VerifyFiles.reset(files.subject) }
+    if let files, files.needsReset {
+      try VerifyFiles.reset(files.subject)
+      files.needsReset = false
+    }
     do throws(Errno) {
       space = try AddressSpace(policy: policy, memory: memory)
       if windows.count > VerifyWindow.heap.rawValue {

@@ -63,6 +63,7 @@ extension KernelProcess {
     let definition = call.kind.definition
     current = call.space
     if call.kind == .mseal { hasSeals = true }
+    if call.kind.hasDescriptor { files.isUsed = true }
     post(
       definition.request(call.rebased(baseline).with(files.kernel)), near: definition.near(call))
   }
@@ -166,7 +167,10 @@ extension KernelProcess {
         "a script changed the helper's own mappings (\(count), not \(outside ?? 0))")
     }
     outside = count
-    try VerifyFiles.reset(files.kernel)
+    if files.isUsed {
+      try VerifyFiles.reset(files.kernel)
+      (files.isUsed, files.needsReset) = (false, true)
+    }
     baseline = try absoluteSizes()
   }
 }

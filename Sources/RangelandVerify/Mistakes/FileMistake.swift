@@ -5,8 +5,6 @@
 import Rangeland
 
 enum FileMistake: String, MistakeFamily {
-  /// A store to a page that was written back before does not reach the file: a dirty mark that was lost.
-  case dirtyMarkIsLost
   /// A store to a page that was read before does not reach the file: no write-notify.
   case noWriteNotify
   /// A page behind the new end of a file can still be read.
@@ -37,7 +35,7 @@ private final class MistakenFile: MistakenSubject {
   private let mistake: FileMistake
   /// Pages of files, and what they held when a store to them began to be lost.
   private var lost: [Place: [UInt8]] = [:]
-  /// Pages that were read, or written back.
+  /// Pages that were read.
   private var known: Set<Place> = []
   private var oldSizes: [Int: Int] = [:]
 
@@ -84,7 +82,7 @@ private final class MistakenFile: MistakenSubject {
     }
     let pages = (inner.fileSize(place.file) + 4095) / 4096
     switch mistake {
-    case .dirtyMarkIsLost, .noWriteNotify:
+    case .noWriteNotify:
       if call.kind == .store, isShared, known.contains(place), lost[place] == nil,
         place.page < pages
       {
@@ -92,7 +90,7 @@ private final class MistakenFile: MistakenSubject {
         let start = Int(place.page) * 4096
         lost[place] = Array(bytes[start..<min(bytes.count, start + 4096)])
       }
-      if mistake == .noWriteNotify, call.kind == .load { known.insert(place) }
+      if call.kind == .load { known.insert(place) }
     case .privateReachesFile where call.kind == .store && !isShared && rights(call.at)! & 2 != 0:
       inner.spoil(place.file, Int(place.page) * 4096, UInt8(truncatingIfNeeded: call.value))
     default: break
@@ -115,11 +113,6 @@ private final class MistakenFile: MistakenSubject {
   private func synchronize(_ call: VerifyCall) -> VerifyOutcome {
     let result = super.perform(call)
     if mistake == .syncSkipsHole, result.result == -12, isOrdinary(call) { return .success }
-    if mistake == .dirtyMarkIsLost, call.flags & 4 != 0, isOrdinary(call), result.result == 0 {
-      for page in pages(call.at, call.length) {
-        if let (place, isShared) = place(page), isShared { known.insert(place) }
-      }
-    }
     return result
   }
 
