@@ -35,19 +35,14 @@ extension Directory {
     let level = level(of: range)
     markInUse(level)
     let homes = homes(level, range)
-    var extra: UnsafeMutableRawPointer?
-    if homes.middle != nil {
-      extra = pool.take()
-      if extra == nil { return false }
-    }
+    if homes.middle != nil { return false }
     homes.lock(adding: 1)
     if !isInDirectoryTime || conflicts(homes, range, mode) || !othersAreClear(level, homes, range) {
       homes.unlock(removing: 1)
-      if let extra { pool.give(extra) }
       return false
     }
     entry.initialize(range, mode, token: 0)
-    entry.setSecondBlock(extra)
+    entry.tail.pointee.extra = nil
     publish(entry, level, homes)
     homes.unlock(removing: 0)
     return true
@@ -96,10 +91,7 @@ extension Directory {
   @inline(__always)
   private func conflicts(_ homes: Homes, _ range: KeyRange, _ mode: LockMode) -> Bool {
     if homes.lower.tree.pointee.hasConflict(range, mode) { return true }
-    if let upper = homes.upper {
-      if upper.tree.pointee.hasConflict(range, mode) { return true }
-      if let middle = homes.middle { return middle.tree.pointee.hasConflict(range, mode) }
-    }
+    if let upper = homes.upper { return upper.tree.pointee.hasConflict(range, mode) }
     return false
   }
 
@@ -123,12 +115,10 @@ extension Directory {
       other &+= 1
     }
     if inUse & ((UInt64(1) &<< UInt64(level)) &- 1) == 0 { return true }
-    // Three granules at most.
+    // Two granules at most: `acquireFast` does not do three.
     return isKnownEmptyBelow(level, homes.firstGranule)
       && (homes.lastGranule == homes.firstGranule
-        || isKnownEmptyBelow(level, homes.lastGranule)
-          && (homes.lastGranule &- homes.firstGranule == 1
-            || isKnownEmptyBelow(level, homes.firstGranule &+ 1)))
+        || isKnownEmptyBelow(level, homes.lastGranule))
   }
 
   /// Links the entry into the latched home shards.

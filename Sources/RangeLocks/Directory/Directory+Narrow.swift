@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The short way for a request inside one granule, of the lowest level (the usual case) or of a coarser one.
+// The short way for a request inside one granule of the lowest level: the usual case.
 //
 // Guarantee: as the general way, whose steps it takes in the same order (docs/range-lock.md, "Acquire").
 // Mechanism: everything that needs a call, or a second latch, is left to the general way: nil or a call in last
@@ -17,9 +17,7 @@ extension Directory {
     _ range: KeyRange, _ mode: LockMode, _ cache: UnsafeMutablePointer<NodeCache>
   ) -> EntryRef? {
     let granule = Self.granule(range.first, header.pointee.granuleShift)
-    if Self.granule(range.last, header.pointee.granuleShift) != granule {
-      return acquireOneGranule(range, mode, cache)
-    }
+    if Self.granule(range.last, header.pointee.granuleShift) != granule { return nil }
     let shard = shard(0, index: Self.shardIndex(granule))
     // A plain look first: there are none, nearly always.
     if mode == .read, shard.stripeSlot.pointee.load(ordering: .relaxed) != 0 {
@@ -83,105 +81,33 @@ extension Directory {
     // Pairs with the changes of mode, then with `markInUse`.
     if !isInDirectoryTime { return giveUpNarrow(entry, shard) }
     let inUse = header.pointee.levelsInUse.load(ordering: .sequentiallyConsistent)
-    if inUse & 1 == 0 || !isClearAbove(0, range.first, inUse) { return giveUpNarrow(entry, shard) }
-    entry.initializeNarrow(range, mode, shard, thread(cache))
-    if mode == .write {
-      if !shard.tree.pointee.insertUnlessOverlapping(entry.link0, entry) {
-        if header.pointee.mostPasses == 0 || !passWaiters(shard, range, mode) {
-          return giveUpNarrow(entry, shard)
-        }
-        shard.tree.pointee.insert(entry.link0, entry)
-      }
-    } else {
-      if shard.tree.pointee.hasConflict(range, mode),
-        header.pointee.mostPasses == 0 || !passWaiters(shard, range, mode)
-      {
-        return giveUpNarrow(entry, shard)
-      }
-      if mode == .read { noteMeeting(range, shard) }
-      shard.tree.pointee.insert(entry.link0, entry)
-    }
-    shard.checkInvariants(pending: 0)
-    if shard.unlockHasSleepers(removing: 0) { return wake(shard, entry) }
-    return entry
-  }
-
-  /// Whether the coarser levels have nothing about a granule of `level`, of which `key` is one. Clears the facts above.
-  /// Needs a raised count, and `levelsInUse` from after it.
-  @inline(__always)
-  private func isClearAbove(_ level: Int, _ key: UInt64, _ inUse: UInt64) -> Bool {
-    var coarser = (inUse &>> UInt64(level)) &>> 1
-    var other = level &+ 1
+    if inUse & 1 == 0 { return giveUpNarrow(entry, shard) }
+    var coarser = inUse &>> 1
+    var level = 1
     while coarser != 0 {
       if coarser & 1 != 0 {
-        // A granule is in one of every coarser level.
-        let granule = Self.granule(key, shift(other))
+        // A granule of the lowest level is in one of every other.
+        let granule = Self.granule(range.first, shift(level))
         // In this order: facts, then counts. See "Facts" in docs/range-lock.md.
-        forget(other, granule)
-        if shard(other, index: Self.shardIndex(granule)).count != 0 { return false }
+        forget(level, granule)
+        if self.shard(level, index: Self.shardIndex(granule)).count != 0 {
+          return giveUpNarrow(entry, shard)
+        }
       }
       coarser &>>= 1
-      other &+= 1
+      level &+= 1
     }
-    return true
-  }
-
-  /// The same for a range that is in one granule of its level, which is not the lowest.
-  @inline(never)
-  private func acquireOneGranule(
-    _ range: KeyRange, _ mode: LockMode, _ cache: UnsafeMutablePointer<NodeCache>
-  ) -> EntryRef? {
-    let level = level(of: range)
-    let shift = shift(level)
-    let granule = Self.granule(range.first, shift)
-    let bit = UInt64(1) &<< UInt64(level)
-    if Self.granule(range.last, shift) != granule
-      // Its first request sets the bit before it raises a count: the general way does.
-      || header.pointee.levelsInUse.load(ordering: .sequentiallyConsistent) & bit == 0
+    if shard.tree.pointee.hasConflict(range, mode),
+      header.pointee.mostPasses == 0 || !passWaiters(shard, range, mode)
     {
-      return nil
+      return giveUpNarrow(entry, shard)
     }
-    guard let block = cache.pointee.head, cache.pointee.isNoSampleDue else { return nil }
-    #if RANGELAND_CHECKS
-      if NodePool.isToRefuse() { return nil }
-    #endif
-    let shard = shard(level, index: Self.shardIndex(granule))
-    // Publishes; see `ShardRef.lock`.
-    if !shard.tryLock(adding: 1) { return nil }
-    let entry = EntryRef(block)
-    cache.pointee.head = block.load(as: UnsafeMutableRawPointer?.self)
-    cache.pointee.countTakeForRequest()
-    // In the order of `acquireNarrow`: the mode, then the other levels.
-    if !isInDirectoryTime { return giveUpNarrow(entry, shard) }
-    let inUse = header.pointee.levelsInUse.load(ordering: .sequentiallyConsistent)
-    if inUse != bit {
-      // Where only finer levels are in use besides, one look is enough.
-      let isClear =
-        inUse < bit &<< 1
-        ? isKnownEmptyBelow(level, granule)
-        : isClearElsewhere(level, granule, range.first, inUse)
-      if !isClear { return giveUpNarrow(entry, shard) }
-    }
+    if mode == .read { noteMeeting(range, shard) }
     entry.initializeNarrow(range, mode, shard, thread(cache))
-    entry.pointer.pointee.shape = UInt8(truncatingIfNeeded: level &<< 2) | 1
-    if shard.tree.pointee.root == nil {
-      shard.tree.pointee.insertFirst(entry.link0, last: range.last, mode)
-    } else {
-      if shard.tree.pointee.hasConflict(range, mode) { return giveUpNarrow(entry, shard) }
-      shard.tree.pointee.insert(entry.link0, entry)
-    }
+    shard.tree.pointee.insert(entry.link0, entry)
     shard.checkInvariants(pending: 0)
     if shard.unlockHasSleepers(removing: 0) { return wake(shard, entry) }
     return entry
-  }
-
-  /// Whether the summaries say that no other level has anything about a granule. Needs a raised count.
-  @inline(never)
-  private func isClearElsewhere(
-    _ level: Int, _ granule: UInt64, _ key: UInt64, _ inUse: UInt64
-  ) -> Bool {
-    isClearAbove(level, key, inUse)
-      && (inUse & ((UInt64(1) &<< UInt64(level)) &- 1) == 0 || isKnownEmptyBelow(level, granule))
   }
 
   /// Index + 1 of the thread that a cache belongs to.

@@ -21,7 +21,8 @@ struct Mistake: Sendable, CustomStringConvertible {
 
   /// All of them.
   static let all: [Mistake] =
-    AccessMistake.all + AdviseMistake.all + BreakMistake.all + FileMistake.all.map(\.amongFiles) + ForkMistake.all
+    AccessMistake.all + AdviseMistake.all + BreakMistake.all + FileMistake.all.map(\.amongFiles)
+    + ForkMistake.all
     + ListingMistake.all + LimitMistake.all + LockMistake.all + MapMistake.all + PolicyMistake.all
     + ProtectMistake.all + RemapMistake.all + ResidencyMistake.all + SealMistake.all
     + StackMistake.all
