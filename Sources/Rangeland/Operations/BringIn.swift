@@ -19,19 +19,29 @@ extension AddressSpace {
     }
   }
 
+  /// The same of what is locked.
+  @inline(never)
+  func bringInLocked(_ range: AddressRange) {
+    do throws(Errno) { try bringIn(range, stopsAtError: false, onlyLocked: true) } catch {
+      preconditionFailure("AddressSpace.bringIn: \(error)")
+    }
+  }
+
   /// The same; with `stopsAtError` up to the first page that cannot be.
   ///
   /// - Throws: `EFAULT` for such a page, `ENOMEM` without memory. Holes, devices and memory that is locked as its pages
   ///   come are passed over.
   @inline(never)
-  func bringIn(_ range: AddressRange, stopsAtError: Bool) throws(Errno) {
+  func bringIn(
+    _ range: AddressRange, stopsAtError: Bool, onlyLocked: Bool = false
+  ) throws(Errno) {
     let before = LockMap.enter(.populate)
     defer { LockMap.leave(before) }
     let context = reclaimer.context()
     var position = range.start
     while let piece = nextPiece(position, range.end, context) {
       var wanted: WantedPage?
-      switch bringInPiece(piece, &wanted, context) {
+      switch bringInPiece(piece, onlyLocked, &wanted, context) {
       case .done where wanted != nil:
         // Nothing is held while a page of a file is read in.
         let page = wanted!
@@ -72,7 +82,7 @@ extension AddressSpace {
   }
 
   private func bringInPiece(
-    _ piece: AddressRange, _ wanted: inout WantedPage?, _ context: Context
+    _ piece: AddressRange, _ onlyLocked: Bool, _ wanted: inout WantedPage?, _ context: Context
   ) -> PieceOutcome {
     let hold = lock.read(piece, .populate)
     park.pass(.populate)
@@ -84,6 +94,7 @@ extension AddressSpace {
     let flags = record.pointee.flags
     let vmaEnd = record.pointee.end
     if flags.contains(.device) || flags.contains(.lockOnFault) { return .passed(vmaEnd, nil) }
+    if onlyLocked && !flags.contains(.locked) { return .passed(vmaEnd, nil) }
     guard let access = flags.accessAhead else { return .passed(vmaEnd, .badAddress) }
     let end = min(piece.end, record.pointee.end)
     var position = piece.start

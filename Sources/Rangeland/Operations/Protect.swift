@@ -36,16 +36,20 @@ extension AddressSpace {
     // What lies beyond the end of the space is a hole, found after the pages before it.
     let range = AddressRange(start: start, end: min(end, Address.spaceEnd))
     let endsInHole = end > Address.spaceEnd
+    // Whether pages of locked memory have to be read in once nothing is held.
+    var isLate = false
+    defer { if isLate { bringInLocked(range) } }
     if fromStackStart {
-      try protectStack(range, protection, endsInHole: endsInHole)
+      try protectStack(range, protection, endsInHole: endsInHole, &isLate)
     } else {
-      try changeRights(range, lock.write(range, .protect), protection, endsInHole: endsInHole)
+      try changeRights(
+        range, lock.write(range, .protect), protection, endsInHole: endsInHole, &isLate)
     }
   }
 
   @inline(never)
   private func protectStack(
-    _ range: AddressRange, _ protection: Protection, endsInHole: Bool
+    _ range: AddressRange, _ protection: Protection, endsInHole: Bool, _ isLate: inout Bool
   ) throws(Errno) {
     while true {
       // Where the stack begins is known before the lock, and may have changed when we have it.
@@ -53,7 +57,7 @@ extension AddressSpace {
       let whole = AddressRange(start: min(range.start, stack.start), end: range.end)
       let hold = lock.write(whole, .protect)
       if try stackRange(range) == stack {
-        try changeRights(stack, hold, protection, endsInHole: endsInHole)
+        try changeRights(stack, hold, protection, endsInHole: endsInHole, &isLate)
         return
       }
       hold.release()
@@ -74,7 +78,8 @@ extension AddressSpace {
 
   @inline(__always)
   private func changeRights(
-    _ range: AddressRange, _ hold: consuming WriteHold, _ protection: Protection, endsInHole: Bool
+    _ range: AddressRange, _ hold: consuming WriteHold, _ protection: Protection, endsInHole: Bool,
+    _ isLate: inout Bool
   ) throws(Errno) {
     let context = reclaimer.context()
     context.pin()
@@ -98,7 +103,7 @@ extension AddressSpace {
         }
         if step.isChange {
           restrict(step, hold, &drops, context)
-          copyLocked(step, hold, context)
+          copyLocked(step, hold, &isLate, context)
         }
         position = step.range.end
       } catch {
@@ -116,14 +121,14 @@ extension AddressSpace {
   /// wait for one (end of Linux `mprotect_fixup`). Errors are none of the call's.
   @inline(__always)
   private func copyLocked(
-    _ step: ModifyStep, _ hold: borrowing WriteHold, _ context: Context
+    _ step: ModifyStep, _ hold: borrowing WriteHold, _ isLate: inout Bool, _ context: Context
   ) {
-    if step.newFlags.contains(.locked) { copyLockedSlow(step, hold, context) }
+    if step.newFlags.contains(.locked) { copyLockedSlow(step, hold, &isLate, context) }
   }
 
   @inline(never)
   private func copyLockedSlow(
-    _ step: ModifyStep, _ hold: borrowing WriteHold, _ context: Context
+    _ step: ModifyStep, _ hold: borrowing WriteHold, _ isLate: inout Bool, _ context: Context
   ) {
     if step.oldFlags.contains(.write) || !step.newFlags.contains(.write)
       || !step.newFlags.isDisjoint(with: .sharedOrOnFault)
@@ -138,8 +143,10 @@ extension AddressSpace {
       {
         position += Address.pageSize
       }
-      // A page that has to be read in comes with the write.
-      wanted?.object.release(context)
+      if let wanted {
+        isLate = true
+        wanted.object.release(context)
+      }
     }
   }
 
