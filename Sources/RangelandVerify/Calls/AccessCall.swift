@@ -18,7 +18,7 @@ struct AccessCall: CallDefinition {
 
   // MARK: made up
 
-  var weight: UInt64 { isStore ? 17 : 11 }
+  var weight: UInt64 { isStore ? 15 : 9 }
   var edgeWeight: UInt64 { 1 }
 
   func ordinary(_ generator: inout ScriptGenerator, _ subject: any VerifySubject) -> VerifyCall {

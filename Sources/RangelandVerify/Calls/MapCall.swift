@@ -30,7 +30,7 @@ struct MapCall: CallDefinition {
 
   // MARK: made up
 
-  var weight: UInt64 { 38 }
+  var weight: UInt64 { 48 }
   var edgeWeight: UInt64 { 4 }
 
   func ordinary(_ generator: inout ScriptGenerator, _ subject: any VerifySubject) -> VerifyCall {
