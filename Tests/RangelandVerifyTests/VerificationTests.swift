@@ -41,7 +41,7 @@ struct VerificationTests {
     verification.kinds = mistake.kinds
     verification.seed = random.seed
     verification.mistake = mistake
-    let report = try withWatchdog(seconds: 120, "\(mistake)") { () throws(VerifyError) in
+    let report = try withWatchdog(seconds: 400, "\(mistake)") { () throws(VerifyError) in
       try verification.run()
     }
     try #require(report.difference != nil, "not found in \(report.operations) operations")

@@ -55,7 +55,7 @@ struct ForkCall: CallDefinition {
 
   func shapedRange(_ call: VerifyCall) -> KernelProcess.AddressPair? { nil }
 
-  var required: [Coverage.Requirement] { [.init("fork", "ok", 20)] }
+  var required: [Coverage.Requirement] { [.init("fork", "ok", 20).withOneThread] }
 }
 
 struct ExitCall: CallDefinition {
@@ -101,5 +101,5 @@ struct ExitCall: CallDefinition {
 
   func shapedRange(_ call: VerifyCall) -> KernelProcess.AddressPair? { nil }
 
-  var required: [Coverage.Requirement] { [.init("exit", "ok", 10)] }
+  var required: [Coverage.Requirement] { [.init("exit", "ok", 10).withOneThread] }
 }

@@ -11,7 +11,7 @@ struct Mistake: Sendable, CustomStringConvertible {
   /// Random operations within which it is found.
   var foundWithin = 400_000
   /// The kinds of calls of the run.
-  var kinds = VerifyCall.Kind.allCases
+  var kinds = Mistake.fastKinds
   /// Threads that it takes.
   var threads = 1
   /// The space seen through the mistake.
@@ -22,11 +22,24 @@ struct Mistake: Sendable, CustomStringConvertible {
   /// All of them.
   static let all: [Mistake] =
     AccessMistake.all + AdviseMistake.all + BreakMistake.all + FileMistake.all.map(\.amongFiles)
-    + ForkMistake.all
-    + ListingMistake.all + LimitMistake.all + LockMistake.all + MapMistake.all + PolicyMistake.all
-    + ProtectMistake.all + RemapMistake.all + ResidencyMistake.all + SealMistake.all
+    + ForkMistake.all.map(\.amongAll) + ListingMistake.all + LimitMistake.all + LockMistake.all
+    + MapMistake.all + PolicyMistake.all
+    + ProtectMistake.all + RemapMistake.all + ResidencyMistake.all
+    + SealMistake.all.map(\.amongAll)
     + StackMistake.all
     + TogetherMistake.all.map { $0.withThreads(8) } + UnmapMistake.all
+
+  /// Forks, files and seals, after which a helper is started anew, take time that the others do not need.
+  static let fastKinds = VerifyCall.Kind.allCases.filter {
+    ![.fork, .exit, .mseal].contains($0) && !VerifyCall.Kind.ofFiles.contains($0)
+  }
+
+  /// Found among calls of all kinds.
+  private var amongAll: Mistake {
+    var mistake = self
+    mistake.kinds = VerifyCall.Kind.allCases
+    return mistake
+  }
 
   /// Found where most calls are on files.
   private var amongFiles: Mistake {
