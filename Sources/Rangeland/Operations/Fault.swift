@@ -37,8 +37,8 @@ extension AddressSpace {
       switch faultUnderCell(address, access, accessor, context) {
       case .done: return
       case .doneAround: return mapAround(address, context)
-      // Under the lock, where files are asked to give memory back.
-      case .refused(.outOfMemory): break
+      // Again, under the lock.
+      case .refused(.outOfMemory) where reclaimFiles(context): break
       case .refused(let reason):
         throw AccessFault(reason: reason, address: address, access: access)
       case .needsPage(let object, let index, let isRandom):
