@@ -100,12 +100,22 @@ extension AddressSpace {
     else { throw .invalidArgument }
     var position = first.pointee.end
     while position < range.end {
-      guard let next = layout.pointee.find(position), next.pointee.flags == first.pointee.flags,
+      guard let next = layout.pointee.find(position),
+        next.pointee.flags.withoutPolicy == first.pointee.flags.withoutPolicy,
         let other = next.pointee.backing, other.pointee.object == backing.pointee.object,
         other.pointee.opener == backing.pointee.opener
       else { throw .invalidArgument }
       position = next.pointee.end
     }
     return first
+  }
+}
+
+extension VMAFlags {
+  /// Linux keeps the policy beside the flags, and does not compare it here.
+  fileprivate var withoutPolicy: VMAFlags {
+    var flags = self
+    flags.policy = 0
+    return flags
   }
 }
