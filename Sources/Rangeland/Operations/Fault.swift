@@ -338,25 +338,47 @@ extension AddressSpace {
       arena.release(frame, context)
       return mapObjectPage(backing, page, record, writable: writable, context)
     }
-    let isInstalled = leaf.install(
-      PageTableEntry(frame: frame, rights: rights, kind: kind), at: page)
+    let entry = PageTableEntry(frame: frame, rights: rights, kind: kind)
+    switch installObjectPage(entry, page, leaf, record, context) {
+    case .installed, .present: return .done
+    case .guarded: return .refused(.notMapped)
+    }
+  }
+
+  /// What became of an object's page that was to be mapped.
+  enum ObjectPageOutcome {
+    case installed
+    /// Another thread was first, or the VMA has a copy: it has the rights now.
+    case present
+    case guarded
+  }
+
+  /// Installs an object's page and counts it, or gives what is there the rights; unlocks the leaf. The reference to the
+  /// frame is the entry's, or let go.
+  @inline(__always)
+  func installObjectPage(
+    _ entry: PageTableEntry, _ page: Address, _ leaf: PageTableRef, _ record: RecordRef,
+    _ context: Context
+  ) -> ObjectPageOutcome {
+    let isInstalled = leaf.install(entry, at: page)
     var isGuard = false
     if !isInstalled {
       let now = leaf.latchedEntry(page)
       isGuard = now.isGuard
+      if now.frame == entry.frame { leaf.grant(entry.rights, at: page) }
       // Its own copy keeps the rights that copies have.
-      if now.frame == frame { leaf.grant(rights, at: page) }
       if now.kind == .anonymous { leaf.grant(record.pointee.flags.readRights, at: page) }
     }
     leaf.pointee.latch.unlock(.pageTable)
-    if isInstalled {
-      if kind == .uncounted { return .done }
-      counters.add(kind == .file ? .rssFile : .rssSharedMemory, 1, context)
-      LockMap.observe(.residency, .credit, .write)
-    } else {
-      arena.release(frame, context)
+    guard isInstalled else {
+      arena.release(entry.frame, context)
+      return isGuard ? .guarded : .present
     }
-    return isGuard ? .refused(.notMapped) : .done
+    if entry.kind != .uncounted {
+      counters.add(entry.kind == .file ? .rssFile : .rssSharedMemory, 1, context)
+      LockMap.observe(.residency, .credit, .write)
+    }
+    return .installed
   }
 
   /// Installs an entry that is not counted, or gives a present page the VMA's rights to read.

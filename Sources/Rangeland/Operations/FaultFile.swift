@@ -43,24 +43,11 @@ extension AddressSpace {
     LockMap.observe(.pageTableEntry, .pageTable, .write)
     // Before the right is given: see MemoryObject+WriteBack.swift.
     if isTracked && rights.contains(.write) { arena.markDirty(frame, file) }
-    let isInstalled = leaf.install(entry, at: page)
-    var isGuard = false
-    if !isInstalled {
-      let now = leaf.latchedEntry(page)
-      isGuard = now.isGuard
-      if now.frame == frame { leaf.grant(rights, at: page) }
-      // Its own copy keeps the rights that copies have.
-      if now.kind == .anonymous { leaf.grant(record.pointee.flags.readRights, at: page) }
+    switch installObjectPage(entry, page, leaf, record, context) {
+    case .installed: return isWrite ? .done : .doneAround
+    case .present: return .done
+    case .guarded: return .refused(.notMapped)
     }
-    leaf.pointee.latch.unlock(.pageTable)
-    if isInstalled {
-      counters.add(entry.kind == .file ? .rssFile : .rssSharedMemory, 1, context)
-      LockMap.observe(.residency, .credit, .write)
-    } else {
-      arena.release(frame, context)
-    }
-    if isGuard { return .refused(.notMapped) }
-    return isWrite || !isInstalled ? .done : .doneAround
   }
 
   /// Reads in what a fault needs, under no lock. Lets go of the object.

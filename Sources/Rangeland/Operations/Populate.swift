@@ -13,8 +13,6 @@ enum Populating {
   case reading
   /// `MADV_POPULATE_WRITE`.
   case writing
-  /// `MAP_POPULATE`: for writing where that is allowed.
-  case remapped
 
   /// How pages of a mapping with these flags are accessed; `nil` = they may not.
   @inline(__always)
@@ -23,7 +21,6 @@ enum Populating {
     // The right itself: that the processor lets a page be read that may only be written is not asked.
     case .reading: flags.contains(.read) ? .read : nil
     case .writing: flags.contains(.write) ? .write : nil
-    case .remapped: flags.contains(.write) ? .write : flags.allows(.read) ? .read : nil
     }
   }
 }
