@@ -124,6 +124,12 @@ extension AddressSpace {
 
     let isPrivate = !flags.contains(.shared)
     if isPrivate && access == .write && record.pointee.anonymous == nil {
+      // Linux finds the guard before it looks whether the VMA of a file has an identity.
+      if record.pointee.backing != nil, let leaf = tables.leaf(page.start),
+        leaf.latchedEntry(page.start).isGuard
+      {
+        return .refused(.notMapped)
+      }
       if !mayPublishIdentity { return .needsSpaceLock }
       guard let published = publishIdentity(record, address, hold, context) else {
         return .refused(.outOfMemory)

@@ -136,6 +136,10 @@ struct AdviseCall: CallDefinition {
 
 extension VerifyCall {
   /// `MADV_PAGEOUT`.
+  var isGuard: Bool {
+    kind == .madvise && Advice(rawValue: Int32(truncatingIfNeeded: flags)) == .installGuard
+  }
+
   var isPageOut: Bool {
     kind == .madvise && Advice(rawValue: Int32(truncatingIfNeeded: flags)) == .pageOut
   }

@@ -22,6 +22,9 @@ struct ScriptRun {
   var coverage = Coverage()
   /// Whether a page of shared memory may have left memory.
   var hasPagedOut = false
+  /// Pages were guarded, and since then a mapping was left behind by a move.
+  var hasGuards = false
+  var leftGuarded = false
   /// What both sides answered, and the state at the end, if the script is one of several threads.
   var answers: [RecordedAnswer] = []
   /// A call whose answer other threads can change: the script ends before it, and says nothing.
@@ -69,6 +72,12 @@ final class Judge {
       // Which pages that nobody has written to the kernel lets go of depends on where it has mapped them ahead.
       if run.hasPagedOut, call.kind == .mincore, absolute.meets(subject, where: \.isShared) {
         continue
+      }
+      // Linux copies the pages of what ever had a guard in it, though its identity may be gone (docs/linux.md).
+      if run.leftGuarded, call.kind == .fork { continue }
+      if call.isGuard { run.hasGuards = true }
+      if run.hasGuards, call.kind == .mremap, call.flags & RemapCall.keepsSource != 0 {
+        run.leftGuarded = true
       }
       if call.isPageOut, absolute.meets(subject, where: \.isShared) { run.hasPagedOut = true }
       if let parts, !parts.determine(absolute, subject) {

@@ -267,4 +267,20 @@ import Testing
     memory.writeBackAll()
     #expect(try space.load(UInt64.self, at: a + page) == 5)
   }
+
+  @Test(arguments: LockPolicy.allCases)
+  func `a write to a guarded page of a file gives its mapping no identity`(
+    _ policy: LockPolicy
+  ) throws {
+    let (memory, space, _) = try makeSpaces(policy)
+    let object = try FileObject(name: "guarded", size: 4 * page, memory: memory)
+    let at = try space.map(object, length: 4 * page, protection: [.read, .write])
+    try space.advise(.installGuard, at: at, length: 4 * page)
+    #expect(refusal { try space.store(UInt8(1), at: at) } == .notMapped)
+    // One with an identity of a parent does not merge with one without.
+    try space.protect(at: at, length: page, .read)
+    let child = try space.fork()
+    try child.protect(at: at, length: page, [.read, .write])
+    #expect(child.mappings(in: AddressRange(start: at, end: at + 4 * page)).count == 1)
+  }
 }
