@@ -124,30 +124,18 @@ public final class AddressSpace: @unchecked Sendable {
   ) throws(Errno) {
     let memory = if let memory { memory } else { try PhysicalMemory() }
     let context = memory.reclaimer.context()
-    guard let tables = PageTables.make(context) else { throw .noMemory }
-    guard let accessors = AccessorTable.make(tables, memory.arena) else {
-      tables.destroy(memory.arena, context)
-      throw .noMemory
-    }
-    guard let counters = SpaceCounters.make() else {
-      accessors.destroy()
-      tables.destroy(memory.arena, context)
-      throw .noMemory
-    }
-    guard
-      let layout = LayoutTree.make(
-        reclaimer: memory.reclaimer, makesCells: policy == .perVMA, usesCache: vmaCache)
+    let tables = PageTables.make(context)
+    let accessors = tables.flatMap { AccessorTable.make($0, memory.arena) }
+    let counters = SpaceCounters.make()
+    let layout = LayoutTree.make(
+      reclaimer: memory.reclaimer, makesCells: policy == .perVMA, usesCache: vmaCache)
+    guard let tables, let accessors, let counters, let layout,
+      let threadPolicies = ThreadPolicies.make()
     else {
-      counters.destroy()
-      accessors.destroy()
-      tables.destroy(memory.arena, context)
-      throw .noMemory
-    }
-    guard let threadPolicies = ThreadPolicies.make() else {
-      LayoutTree.destroy(layout)
-      counters.destroy()
-      accessors.destroy()
-      tables.destroy(memory.arena, context)
+      if let layout { LayoutTree.destroy(layout) }
+      counters?.destroy()
+      accessors?.destroy()
+      tables?.destroy(memory.arena, context)
       throw .noMemory
     }
     self.memory = memory
