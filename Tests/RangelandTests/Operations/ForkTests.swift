@@ -154,6 +154,16 @@ import Testing
     #expect(errno { try child.unmap(at: base + 16 * page, length: page) } == .notPermitted)
     child.limits = Limits()
     #expect(space.limits == limits)
+    // M6, M10: neither the owner's word nor the locks of new mappings.
+    space.limits = Limits()
+    space.opaqueWord = 7
+    try space.lockAllMemory([.current, .future])
+    let second = try space.fork()
+    #expect(second.opaqueWord == 0 && space.opaqueWord == 7)
+    #expect(second.markers == space.markers)
+    #expect(space.usage.lockedPages == 5 && second.usage.lockedPages == 0)
+    try mapPages(second, 32, 1)
+    #expect(second.usage.lockedPages == 0)
     #expect(child.maps().contains("[heap]"))
   }
 
