@@ -40,16 +40,14 @@ extension AddressSpace {
     let context = reclaimer.context()
     var position = range.start
     while let piece = nextPiece(position, range.end, context) {
-      var wanted: WantedPage?
-      switch bringInPiece(piece, onlyLocked, &wanted, context) {
-      case .done where wanted != nil:
+      switch bringInPiece(piece, onlyLocked, context) {
+      case .wanted(let page, let end):
         // Nothing is held while a page of a file is read in.
-        let page = wanted!
         switch bringIn(page.object, page.index, isRandom: page.isRandom, context) {
         case nil: position = page.address
         case let refusal?:
           if stopsAtError { throw refusal == .outOfMemory ? .noMemory : .badAddress }
-          position = piece.end
+          position = end
         }
       case .done: position = piece.end
       case .again: position = piece.start
@@ -62,6 +60,8 @@ extension AddressSpace {
 
   private enum PieceOutcome {
     case done
+    /// A page of a file has to be read in first; the VMA ends there.
+    case wanted(WantedPage, Address)
     /// The VMA went while we waited: look again.
     case again
     /// Nothing more is done up to this address.
@@ -82,7 +82,7 @@ extension AddressSpace {
   }
 
   private func bringInPiece(
-    _ piece: AddressRange, _ onlyLocked: Bool, _ wanted: inout WantedPage?, _ context: Context
+    _ piece: AddressRange, _ onlyLocked: Bool, _ context: Context
   ) -> PieceOutcome {
     let hold = lock.read(piece, .populate)
     park.pass(.populate)
@@ -98,11 +98,12 @@ extension AddressSpace {
     guard let access = flags.accessAhead else { return .passed(vmaEnd, .badAddress) }
     let end = min(piece.end, record.pointee.end)
     var position = piece.start
+    var wanted: WantedPage?
     while position < end {
       if let errno = bringIn(page: position, access, hold, &wanted, context) {
         return .passed(vmaEnd, errno)
       }
-      if wanted != nil { return .done }
+      if let wanted { return .wanted(wanted, vmaEnd) }
       position += Address.pageSize
     }
     return end == piece.end ? .done : .passed(end, nil)
