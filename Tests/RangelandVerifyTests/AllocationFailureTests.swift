@@ -38,7 +38,7 @@ struct AllocationFailureTests {
     var failures: [VerifyCall.Kind: Int] = [:]
     let kinds: [VerifyCall.Kind] = [.brk, .mlock, .mlock2, .mlockall, .munlock, .munlockall]
     var scripts: UInt64 = 0
-    while scripts < 3 || scripts < 40 && kinds.contains(where: { failures[$0] == nil }) {
+    while scripts < 3 || scripts < 400 && kinds.contains(where: { failures[$0] == nil }) {
       try run(
         policy, seed: random.seed &+ scripts, calls: 50,
         kinds: kinds + [.mmap, .store, .mprotect], &failures)

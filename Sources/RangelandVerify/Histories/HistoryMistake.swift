@@ -27,9 +27,10 @@ enum HistoryMistake: String, CaseIterable, Sendable {
 }
 
 /// Threads may use it at the same time.
-private final class MistakenHistory: VerifySubject {
+private final class MistakenHistory: ForwardingSubject {
   private let mistake: HistoryMistake
   private let inner: SpaceSubject
+  var forwarded: any VerifySubject { inner }
   /// By thread: the call that is still to be made.
   private let late = PerThread<VerifyCall?>(HistoryState.mostThreads, nil)
   /// By thread and address: what was seen.
@@ -111,21 +112,5 @@ private final class MistakenHistory: VerifySubject {
       seen[thread] = [:]
     }
     return inner.mappings(start, end)
-  }
-
-  func presentPages(_ start: UInt64, _ end: UInt64) -> [UInt64] { inner.presentPages(start, end) }
-
-  func flagNames(_ address: UInt64) -> [String] { inner.flagNames(address) }
-
-  func hash(_ page: UInt64) -> UInt64? { inner.hash(page) }
-
-  func sizes() -> VerifySizes { inner.sizes() }
-
-  func fork() -> (any VerifySubject)? { inner.fork() }
-
-  func fileSize(_ file: Int) -> UInt64 { inner.fileSize(file) }
-
-  func contents(_ file: Int, isWritten: Bool) -> [UInt8] {
-    inner.contents(file, isWritten: isWritten)
   }
 }

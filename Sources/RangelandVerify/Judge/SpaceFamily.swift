@@ -5,7 +5,7 @@
 import CKernelProtocol
 
 /// Speaks for the member that the judge has chosen; a fork adds one, an exit takes one away.
-final class SpaceFamily: VerifySubject {
+final class SpaceFamily: ForwardingSubject {
   static var mostMembers: Int { Int(KP_PROCESSES) }
 
   private var members: [(any VerifySubject)?]
@@ -29,37 +29,19 @@ final class SpaceFamily: VerifySubject {
 
   func has(_ number: Int) -> Bool { members[number] != nil }
 
-  private var member: any VerifySubject { members[current]! }
+  var forwarded: any VerifySubject { members[current]! }
 
   func perform(_ call: VerifyCall) -> VerifyOutcome {
     switch call.kind {
     case .fork:
-      guard let child = member.fork() else { return VerifyOutcome(.noMemory) }
+      guard let child = forwarded.fork() else { return VerifyOutcome(.noMemory) }
       members[Int(call.value)] = child
       return .success
     case .exit:
       members[current] = nil
       current = 0
       return .success
-    default: return member.perform(call)
+    default: return forwarded.perform(call)
     }
   }
-
-  func mappings(_ start: UInt64, _ end: UInt64) -> [VerifyMapping] { member.mappings(start, end) }
-
-  func presentPages(_ start: UInt64, _ end: UInt64) -> [UInt64] { member.presentPages(start, end) }
-
-  func hash(_ page: UInt64) -> UInt64? { member.hash(page) }
-
-  func sizes() -> VerifySizes { member.sizes() }
-
-  func fork() -> (any VerifySubject)? { member.fork() }
-
-  func fileSize(_ file: Int) -> UInt64 { member.fileSize(file) }
-
-  func contents(_ file: Int, isWritten: Bool) -> [UInt8] {
-    member.contents(file, isWritten: isWritten)
-  }
-
-  func flagNames(_ address: UInt64) -> [String] { member.flagNames(address) }
 }

@@ -4,8 +4,9 @@
 
 import Rangeland
 
-class MistakenSubject: VerifySubject {
+class MistakenSubject: ForwardingSubject {
   let inner: SpaceSubject
+  var forwarded: any VerifySubject { inner }
   /// Pages that were written to since they were mapped.
   private(set) var written: Set<UInt64> = []
   /// Pages that were only read.
@@ -62,9 +63,6 @@ class MistakenSubject: VerifySubject {
 
   /// The child makes no mistakes.
   func fork() -> (any VerifySubject)? { inner.fork() }
-  func flagNames(_ address: UInt64) -> [String] { inner.flagNames(address) }
-
-  func fileSize(_ file: Int) -> UInt64 { inner.fileSize(file) }
 
   func contents(_ file: Int, isWritten: Bool) -> [UInt8] {
     inner.contents(file, isWritten: isWritten)

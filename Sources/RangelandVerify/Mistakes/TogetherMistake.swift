@@ -23,9 +23,10 @@ enum TogetherMistake: String, MistakeFamily {
 }
 
 /// Threads may use it at the same time.
-private final class MistakenTogether: VerifySubject {
+private final class MistakenTogether: ForwardingSubject {
   private let mistake: TogetherMistake
   private let inner: SpaceSubject
+  var forwarded: any VerifySubject { inner }
   private let running = Atomic<Int>(0)
   private let lostPages = Atomic<Int>(0)
 
@@ -67,25 +68,9 @@ private final class MistakenTogether: VerifySubject {
     return inner.perform(call)
   }
 
-  func mappings(_ start: UInt64, _ end: UInt64) -> [VerifyMapping] { inner.mappings(start, end) }
-
-  func presentPages(_ start: UInt64, _ end: UInt64) -> [UInt64] { inner.presentPages(start, end) }
-
-  func flagNames(_ address: UInt64) -> [String] { inner.flagNames(address) }
-
-  func hash(_ page: UInt64) -> UInt64? { inner.hash(page) }
-
-  func fileSize(_ file: Int) -> UInt64 { inner.fileSize(file) }
-
-  func contents(_ file: Int, isWritten: Bool) -> [UInt8] {
-    inner.contents(file, isWritten: isWritten)
-  }
-
   func sizes() -> VerifySizes {
     var sizes = inner.sizes()
     sizes.virtual -= lostPages.load(ordering: .relaxed)
     return sizes
   }
-
-  func fork() -> (any VerifySubject)? { inner.fork() }
 }
