@@ -41,8 +41,9 @@ struct SynchronizeCall: CallDefinition {
 
   var required: [Coverage.Requirement] {
     let requirements: [Coverage.Requirement] =
-      Coverage.shapes.map {
-        .init("msync", Coverage.needsNoHole($0), before: $0, $0 == "several" ? 0 : 1)
+      // Over several mappings it is made now and then: too seldom to demand it.
+      Coverage.shapes.filter { $0 != "several" }.map {
+        .init("msync", Coverage.needsNoHole($0), before: $0, 1)
       } + [.init("msync", "EINVAL", 2)]
     return requirements.map(\.withOneThread)
   }

@@ -81,6 +81,8 @@ public struct Coverage: Sendable {
       _ call: String, _ answer: String, before: String? = nil, joined: String? = nil,
       _ minimum: Int
     ) {
+      precondition(minimum > 0, "what may be missing is no requirement")
+      precondition(minimum > 0, "what may be missing is no requirement")
       (self.call, self.answer, self.before, self.joined) = (call, answer, before, joined)
       self.minimum = minimum
     }
