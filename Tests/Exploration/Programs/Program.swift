@@ -15,7 +15,6 @@
 //     s2               shrink the latest hold to keys 2
 //     d  d0            downgrade the latest hold, or the one of the thread's request number 0, and use it
 //     -  -0            release it
-//     -^0              release request 0 of the preparation
 //     e                enter whole-lock mode, if nobody is in the directory
 //     q                let the thread's next request be one that samples
 //     o  O             observe the lock from now on, or not any more
@@ -140,10 +139,6 @@ public struct ExploredProgram: Sendable, CustomStringConvertible {
       case "s":
         let keys = keys(word.dropFirst())
         return Step(verb: .shrink, firstKey: keys.first!, lastKey: keys.last!, request: latest)
-      case "-" where word.dropFirst().first == "^":
-        let number = Int(word.dropFirst(2))!
-        precondition((0..<first).contains(number), "no such request: \(word)")
-        return Step(verb: .release, request: number)
       case "-", "d":
         let number = word.count > 1 ? first + Int(word.dropFirst())! : latest
         precondition((first..<requests).contains(number), "no such request: \(word)")
