@@ -109,7 +109,7 @@ extension ExploredProgram {
     ("u0 p! - | r0 - | w0 -", "an upgrade that may give up before a writer"),
     ("u0 p! - | r0 - | r0 -", "an upgrade that may give up among readers"),
     ("w0 - | r4 - | w0+w4! -", "two ranges behind one each that may give up"),
-    ("w0 w7? - -0 | w2+w7 - | w0-3 -", "one of two ranges beside a wide request that comes meanwhile"),
+    ("w0 w7? - -0 | w2+w7 - | w0-3 -", "one of two ranges and a wide request that comes meanwhile"),
     ("w0-1 d - | r0 - | w1 -", "a downgrade while another looks through the stack of its waiters"),
     ("w0-1 s0 - | w1 - | w0! -", "a shrink beside that"),
   ]
