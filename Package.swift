@@ -110,6 +110,10 @@ let package = Package(
       name: "FirstSpace", dependencies: ["Rangeland"], path: "Examples/FirstSpace",
       swiftSettings: ours),
     .executableTarget(
+      name: "SmallMachine",
+      dependencies: ["Rangeland", .product(name: "SystemPackage", package: "swift-system")],
+      path: "Examples/SmallMachine", swiftSettings: ours),
+    .executableTarget(
       name: "FileRanges",
       dependencies: ["RangeLocks", .product(name: "SystemPackage", package: "swift-system")],
       path: "Examples/FileRanges", swiftSettings: ours),

@@ -50,6 +50,19 @@ struct ShowCommand: ParsableCommand {
       "initialAreas": .count(summary.initialAreas), "peakAreas": .count(summary.peakAreas),
       "lowestAddress": summary.mappedSpan.map { .unsigned($0.lowerBound) } ?? .null,
       "highestAddress": summary.mappedSpan.map { .unsigned($0.upperBound) } ?? .null,
+      "acquisitions": info.eventClasses.contains(.acquisitions)
+        ? .object([
+          "readers": .count(summary.locking.readers), "writers": .count(summary.locking.writers),
+          "refused": .count(summary.locking.refused),
+          "waitedNanoseconds": .unsigned(summary.locking.waited),
+          "longestWaitNanoseconds": .unsigned(summary.locking.longestWait),
+          "heldNanoseconds": .unsigned(summary.locking.held),
+        ]) : .null,
+      "scheduling": info.eventClasses.contains(.switches)
+        ? .object([
+          "switches": .count(summary.switches), "preemptions": .count(summary.preemptions),
+          "wakeUps": info.eventClasses.contains(.wakeUps) ? .count(summary.wakeUps) : .null,
+        ]) : .null, "machine": info.machine.map { .object($0.fields) } ?? .null,
       "omissions": .array(
         info.omissions.map {
           .object(["name": .string($0.name), "count": .unsigned($0.count)])
@@ -85,6 +98,8 @@ struct ShowCommand: ParsableCommand {
         ("addresses", String(span.lowerBound, radix: 16) + "-" + String(span.upperBound, radix: 16))
       )
     }
+    rows += Self.waiting(info, summary)
+    rows += info.machine.map(\.rows) ?? []
     for omission in info.omissions {
       rows.append(("left out", "\(omission.count) \(omission.name)"))
     }
@@ -106,6 +121,41 @@ struct ShowCommand: ParsableCommand {
       text += "\n"
     }
     return text
+  }
+
+  /// What is known of the kernel's lock and scheduler.
+  private static func waiting(
+    _ info: RecordingInfo, _ summary: RecordingSummary
+  ) -> [(String, String)] {
+    var rows: [(String, String)] = []
+    if info.eventClasses.contains(.acquisitions) {
+      let locking = summary.locking
+      rows.append(
+        (
+          "mmap_lock",
+          "\(locking.readers) readers and \(locking.writers) writers waited "
+            + "\(milliseconds(locking.waited)), at most \(milliseconds(locking.longestWait))"
+        ))
+      let refused = locking.refused == 0 ? "" : "; \(locking.refused) did not get it"
+      rows.append(("", "held \(milliseconds(locking.held))\(refused)"))
+    }
+    if info.eventClasses.contains(.switches) {
+      let wakeUps =
+        info.eventClasses.contains(.wakeUps) ? "\(summary.wakeUps) wake-ups" : "wake-ups unknown"
+      rows.append(
+        (
+          "scheduler",
+          "\(summary.switches) times off a processor, \(summary.preemptions) of them preempted; "
+            + wakeUps
+        ))
+    }
+    return rows
+  }
+
+  private static func milliseconds(_ nanoseconds: UInt64) -> String {
+    let thousandths = String(nanoseconds / 1_000 % 1_000)
+    let zeros = String(repeating: "0", count: 3 - thousandths.count)
+    return "\(nanoseconds / 1_000_000).\(zeros)\(thousandths) ms"
   }
 
   private static func padded(_ text: String, _ width: Int) -> String {

@@ -95,6 +95,60 @@ import Testing
     #expect(isSame)
   }
 
+  /// What Rangeland wrote before version 2 came: a program `prog` with two calls and a fault.
+  static let version1 = """
+    iVJOR0wNChoBAAAATXIWIwEAAAAaAAAAAQAAAB32rhEEcHJvZwNvbGQLcGVyZiBzY3JpcHSAIAED
+    AAQAAAAvAAAABAAAAEM+g3sAMgAOAAAEcHJvZwFkZAGAQAMiAQCAgPuGl+8/ADDIAcaE+4aX7z8G
+    AmRkAIBAAAUAAAAGAAAAAQAAAC66/R4EAQIBAAA=
+    """
+
+  @Test func `a recording of version 1 is read`() throws {
+    let data = try #require(
+      Data(base64Encoded: Self.version1, options: .ignoreUnknownCharacters))
+    var reader = try RecordingReader(bytes: [UInt8](data), name: "old")
+    #expect(reader.version == 1 && RecordingReader.currentVersion == 2)
+    #expect(reader.info.note == "old" && reader.info.machine == nil)
+    #expect(reader.info.eventClasses == [.calls, .userFaults])
+    var events: [RecordedEvent] = []
+    while let event = try reader.next() { events.append(event) }
+    #expect(events.map(\.time) == [0, 100, 300, 400])
+    let recording = try Recording(bytes: [UInt8](data), name: "old")
+    #expect(recording.calls.map(\.kind) == [.mmap, .munmap])
+    #expect(recording.acquisitions.isEmpty && recording.scheduling.isEmpty)
+    // Written again it is one of version 2, and the same.
+    let folder = try TemporaryFolder()
+    try recording.write(to: folder.path + "/r")
+    #expect(try RecordingReader(path: folder.path + "/r").version == 2)
+    let isSame = try Recording(path: folder.path + "/r") == recording
+    #expect(isSame)
+  }
+
+  @Test func `a thread has its acquisitions and what the scheduler did`() throws {
+    let recording = try Recording(
+      bytes: fileBytes([
+        beginning(0, at: 0), beginning(1, at: 0, parent: 0),
+        acquisition(thread: 1, at: 1, waited: 3, held: 8, isWrite: true, downgradedAfter: 2),
+        scheduling(.switchedOut(.uninterruptible), thread: 1, at: 2), acquisition(at: 2, held: nil),
+        scheduling(.woken(by: 0), thread: 1, at: 3),
+        scheduling(.switchedIn(processor: 6), thread: 1, at: 4),
+      ]), name: "r")
+    #expect(recording.threads[0].acquisitions == [1] && recording.threads[0].scheduling.isEmpty)
+    #expect(recording.threads[1].acquisitions == [0])
+    #expect(recording.threads[1].scheduling == [0, 1, 2])
+    #expect(recording.acquisitions[0].granted == 4 && recording.acquisitions[0].released == 12)
+    #expect(recording.acquisitions[0].downgradedAfter == 2)
+    #expect(recording.acquisitions[1].released == nil)
+    #expect(
+      recording.scheduling.map(\.change) == [
+        .switchedOut(.uninterruptible), .woken(by: 0), .switchedIn(processor: 6),
+      ])
+    #expect(recording.duration == 12)
+    let summary = RecordingSummary(recording)
+    #expect(summary.locking.writers == 1 && summary.locking.readers == 1)
+    #expect(summary.locking.waited == 4 && summary.locking.longestWait == 3)
+    #expect(summary.locking.held == 8 && summary.wakeUps == 1 && summary.preemptions == 0)
+  }
+
   @Test func `a recording without events is whole`() throws {
     let recording = try Recording(bytes: fileBytes([]), name: "r")
     #expect(recording.threads.isEmpty && recording.calls.isEmpty && recording.duration == 0)

@@ -62,6 +62,22 @@ func fault(_ address: UInt64, thread: Int = 0, at time: UInt64, code: UInt32 = 6
       thread: thread, time: time, address: address, errorCode: code, fromKernel: false))
 }
 
+func acquisition(
+  thread: Int = 0, at time: UInt64, waited: UInt64 = 1, held: UInt64? = 1, isWrite: Bool = false,
+  isGranted: Bool = true, downgradedAfter: UInt64? = nil
+) -> RecordedEvent {
+  .acquisition(
+    RecordedAcquisition(
+      thread: thread, time: time, waited: waited, held: held, isWrite: isWrite,
+      isGranted: isGranted, downgradedAfter: downgradedAfter))
+}
+
+func scheduling(
+  _ change: RecordedScheduling.Change, thread: Int = 0, at time: UInt64
+) -> RecordedEvent {
+  .scheduling(RecordedScheduling(thread: thread, time: time, change))
+}
+
 /// A file with these events, well-formed or not: nothing is checked on the way.
 func fileBytes(
   _ events: [RecordedEvent], info: RecordingInfo = plainInfo, files: [String] = [],
@@ -77,7 +93,7 @@ func fileBytes(
     number += 1
   }
   var payload = ByteWriter()
-  payload.info(info)
+  payload.info(info, version: version)
   add(.info, 1, payload)
   payload.removeAll()
   for file in files { payload.text(file) }
@@ -109,7 +125,7 @@ func fileBytes(
   }
   add(.events, events.count, payload)
   payload.removeAll()
-  payload.totals(totals ?? counted)
+  payload.totals(totals ?? counted, version: version)
   add(.end, 1, payload)
   return bytes
 }
@@ -131,11 +147,13 @@ func randomRecording(events count: Int, using random: inout SeededGenerator) thr
         isShared: Bool.random(using: &random), backing: backings.randomElement(using: &random)!))
   }
   var info = plainInfo
+  if Bool.random(using: &random) { info.machine = randomMachine(&random) }
   info.omissions = [.init(name: "é\u{0}x", count: random.anyWord())]
   var recording = try Recording(
     info: info, files: ["a", "", "lib/ü.so"], initialLayout: areas, name: "random")
   var time: UInt64 = 0
   var busy: [UInt64] = []
+  var locked: [UInt64] = []
   var alive: [Int] = []
   for _ in 0..<count {
     time += 1 + random.next() >> UInt64.random(in: 40..<64, using: &random)
@@ -148,6 +166,7 @@ func randomRecording(events count: Int, using random: inout SeededGenerator) thr
             thread: thread, time: time, id: Int32(random.next() >> 33),
             parent: alive.randomElement(using: &random), name: "thread \(random.next() % 5)")))
       busy.append(time)
+      locked.append(time)
       alive.append(thread)
       continue
     }
@@ -156,7 +175,20 @@ func randomRecording(events count: Int, using random: inout SeededGenerator) thr
     if choice == 1, busy[thread] <= time {
       try recording.append(.end(thread: thread, time: time))
       alive.remove(at: slot)
-    } else if choice < 10 || busy[thread] > time {
+    } else if choice < 4, locked[thread] <= time {
+      let made = randomAcquisition(thread, time, &random)
+      try recording.append(.acquisition(made))
+      locked[thread] = made.granted + (made.held ?? 0)
+    } else if choice < 6 {
+      let other = alive.randomElement(using: &random)
+      let changes: [RecordedScheduling.Change] = [
+        .switchedOut(RecordedScheduling.Reason(rawValue: UInt8(time % 4))!),
+        .switchedIn(processor: time % 2 == 0 ? nil : Int(time % 5)),
+        .woken(by: time % 2 == 0 ? nil : other),
+      ]
+      let change = changes.randomElement(using: &random)!
+      try recording.append(.scheduling(.init(thread: thread, time: time, change)))
+    } else if choice < 12 || busy[thread] > time {
       try recording.append(
         .fault(
           RecordedFault(
@@ -170,6 +202,33 @@ func randomRecording(events count: Int, using random: inout SeededGenerator) thr
     }
   }
   return recording
+}
+
+private func randomAcquisition(
+  _ thread: Int, _ time: UInt64, _ random: inout SeededGenerator
+) -> RecordedAcquisition {
+  var made = RecordedAcquisition(
+    thread: thread, time: time, waited: random.next() >> 50, held: nil,
+    isWrite: Bool.random(using: &random), isGranted: Int.random(in: 0..<5, using: &random) > 0)
+  if made.isGranted {
+    if Bool.random(using: &random) { made.held = random.next() >> 50 }
+    if made.isWrite, Bool.random(using: &random) {
+      made.downgradedAfter = made.held.map { $0 / 2 } ?? random.next() >> 50
+    }
+  }
+  return made
+}
+
+private func randomMachine(_ random: inout SeededGenerator) -> RecordedMachine {
+  var machine = RecordedMachine(
+    processor: "a processor", processors: Bool.random(using: &random) ? 2 : nil,
+    memory: [nil, 0, .max - 1].randomElement(using: &random)!, kernel: "6.18")
+  machine.addressSpaceLimit = .unlimited
+  machine.dataLimit = .bytes([0, 4096, .max - 2].randomElement(using: &random)!)
+  machine.overcommit = [nil, 0, 2].randomElement(using: &random)!
+  machine.hugePages = "madvise"
+  machine.mapCountLimit = [nil, 65530].randomElement(using: &random)!
+  return machine
 }
 
 private func randomCall(

@@ -10,13 +10,20 @@ import SystemPackage
 
 /// The six arguments of a system call, unsigned as registers are. What a call does not use is ignored.
 public struct LinuxArguments: Sendable, Hashable {
+  /// In `rdi`.
   public var first: UInt64
+  /// In `rsi`.
   public var second: UInt64
+  /// In `rdx`.
   public var third: UInt64
+  /// In `r10`.
   public var fourth: UInt64
+  /// In `r8`.
   public var fifth: UInt64
+  /// In `r9`.
   public var sixth: UInt64
 
+  /// Arguments in their order; those that a call does not have may be left out.
   public init(
     _ first: UInt64 = 0, _ second: UInt64 = 0, _ third: UInt64 = 0, _ fourth: UInt64 = 0,
     _ fifth: UInt64 = 0, _ sixth: UInt64 = 0
@@ -29,7 +36,8 @@ public struct LinuxArguments: Sendable, Hashable {
 extension AddressSpace {
   /// Makes a system call on this space.
   ///
-  /// Pointers among the arguments are addresses of the space. Takes the locks of the operation that the call is.
+  /// Pointers among the arguments are addresses of the space. **Descriptors are numbers of this process**: an emulator
+  /// translates its guest's, or passes -1, for otherwise a guest maps and truncates what the emulator has open. Takes the locks of the operation that the call is.
   ///
   /// - Parameters:
   ///   - number: as on x86-64: `LinuxCall` lists those that are known.

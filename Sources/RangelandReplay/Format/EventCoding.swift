@@ -6,7 +6,7 @@
 // arbitrary bytes gives events or throws, and allocates no more than the bytes at hand.
 // Mechanism: times, addresses and ids are written as differences to a prediction that both sides
 // keep in `EventCodingState`; docs/recording-format.md has the layout of each kind.
-// Cost: 4-6 bytes a fault, 8-14 a call; constant time.
+// Cost: 4-6 bytes a fault, 8-14 a call; constant time. What version 2 added is in `EventCoding+Version2`.
 
 /// The codes in the low six bits of an event's first byte; 1-31 are `CallKind`s.
 enum EventCode {
@@ -92,6 +92,12 @@ extension ByteWriter {
       state.faultAddress.append(state.callAddress)
     case .end(let thread, _):
       head(EventCode.end, thread, elapsed, &state)
+    case .acquisition(let made):
+      head(made.eventCode, made.thread, elapsed, &state)
+      acquisition(made)
+    case .scheduling(let change):
+      head(change.eventCode, change.thread, elapsed, &state)
+      scheduling(change)
     case .fault(let fault):
       head(
         fault.fromKernel ? EventCode.kernelFault : EventCode.userFault, fault.thread, elapsed,
@@ -142,7 +148,7 @@ extension ByteCursor {
   /// Reads one event; what it says is not yet checked against the events before it, except that
   /// its thread has a beginning.
   mutating func event(
-    state: inout EventCodingState, names: inout [String]
+    version: UInt16, state: inout EventCodingState, names: inout [String]
   ) throws(Malformed) -> RecordedEvent {
     let first = try byte()
     let code = first & EventCode.mask
@@ -174,6 +180,9 @@ extension ByteCursor {
         RecordedFault(
           thread: thread, time: time, address: address, errorCode: UInt32(errorCode),
           fromKernel: code == EventCode.kernelFault))
+    case EventCode.ofVersion2 where version >= 2:
+      return try eventOfVersion2(
+        code, isFailed: isFailed, thread: thread, time: time, threads: state.faultAddress.count)
     default:
       guard let kind = CallKind(rawValue: code) else {
         throw .corrupted("an event of the unknown kind \(code)")

@@ -4,12 +4,14 @@
 //
 // Guarantee: what passes cannot make a consumer index out of bounds, overflow an address or meet
 // an event before its thread.
-// Cost: constant per event, 16 bytes a thread.
+// Cost: constant per event, 24 bytes a thread.
 
 struct EventValidator: Sendable {
   private struct ThreadState: Sendable {
     /// When its last call was over; `ended` marks it as gone.
     var busyUntil: UInt64
+    /// When it had what it asked for last of `mmap_lock`, or had given it back where that is known.
+    var lockedUntil: UInt64 = 0
     var ended: Bool
   }
 
@@ -58,6 +60,15 @@ struct EventValidator: Sendable {
       guard fault.address < RecordedArea.spaceEnd else {
         throw .impossible("a fault at \(hex(fault.address)), outside the program's space")
       }
+    case .acquisition(let acquisition):
+      try checkAlive(acquisition.thread)
+      try check(acquisition)
+    case .scheduling(let scheduling):
+      try checkAlive(scheduling.thread)
+      if case .woken(let waker?) = scheduling.change, !threads.indices.contains(waker) {
+        throw .impossible(
+          "thread \(waker), which wakes thread \(scheduling.thread), has no beginning")
+      }
     case .end(let thread, let time):
       try checkAlive(thread)
       guard time >= threads[thread].busyUntil else {
@@ -67,6 +78,30 @@ struct EventValidator: Sendable {
     }
     lastTime = event.time
     eventCount += 1
+  }
+
+  /// The acquisitions of one thread do not overlap as far as they are known.
+  private mutating func check(_ acquisition: RecordedAcquisition) throws(Malformed) {
+    let thread = acquisition.thread
+    guard acquisition.time >= threads[thread].lockedUntil else {
+      throw .impossible("out of order: thread \(thread) still waits for mmap_lock or holds it")
+    }
+    let hold = acquisition.held ?? acquisition.downgradedAfter ?? 0
+    guard acquisition.waited < Self.timeEnd, hold < Self.timeEnd,
+      acquisition.time + acquisition.waited + hold < Self.timeEnd
+    else {
+      throw .impossible("mmap_lock asked for at \(acquisition.time) ns and held beyond all time")
+    }
+    guard acquisition.isGranted || acquisition.held == nil else {
+      throw .impossible("mmap_lock was held although it was not given")
+    }
+    if let downgraded = acquisition.downgradedAfter {
+      guard acquisition.isWrite, acquisition.isGranted, downgraded <= acquisition.held ?? .max
+      else {
+        throw .impossible("mmap_lock went from a writer's to a reader's when no writer held it")
+      }
+    }
+    threads[thread].lockedUntil = acquisition.granted + (acquisition.held ?? 0)
   }
 
   private func checkAlive(_ thread: Int) throws(Malformed) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What happened: calls, faults, and threads that begin and end.
+// What happened: calls, faults, waits for the kernel's lock, and threads that begin, run and end.
 //
 // Times are nanoseconds since the recording began. Threads are numbered from 0 in the order in
 // which they began; the number is not the kernel's thread id, which may be used twice.
@@ -110,14 +110,18 @@ public enum RecordedEvent: Equatable, Sendable {
   case begin(RecordedBeginning)
   case call(RecordedCall)
   case fault(RecordedFault)
+  case acquisition(RecordedAcquisition)
+  case scheduling(RecordedScheduling)
   case end(thread: Int, time: UInt64)
 
-  /// When it happened; for a call, when it began. The stream is in this order.
+  /// When it happened; for a call and an acquisition, when it began. The stream is in this order.
   public var time: UInt64 {
     switch self {
     case .begin(let beginning): beginning.time
     case .call(let call): call.enter
     case .fault(let fault): fault.time
+    case .acquisition(let acquisition): acquisition.time
+    case .scheduling(let scheduling): scheduling.time
     case .end(_, let time): time
     }
   }
@@ -127,6 +131,8 @@ public enum RecordedEvent: Equatable, Sendable {
     case .begin(let beginning): beginning.thread
     case .call(let call): call.thread
     case .fault(let fault): fault.thread
+    case .acquisition(let acquisition): acquisition.thread
+    case .scheduling(let scheduling): scheduling.thread
     case .end(let thread, _): thread
     }
   }

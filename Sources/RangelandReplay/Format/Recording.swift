@@ -5,7 +5,7 @@
 // Guarantee: a `Recording` that was read or imported is consistent: every event belongs to a thread
 // that has begun and not ended, the calls of one thread do not overlap, and successful calls stay
 // inside the space (`EventValidator`).
-// Cost: 112 bytes a call, 32 a fault, 4 more in the thread's list.
+// Cost: 112 bytes a call, 32 a fault, 40 an acquisition, 24 a change of the scheduler's, 4 more in the thread's list.
 
 /// What a recording says of itself.
 public struct RecordingInfo: Equatable, Sendable {
@@ -25,7 +25,16 @@ public struct RecordingInfo: Equatable, Sendable {
     public static let userFaults = EventClasses(rawValue: 2)
     public static let kernelFaults = EventClasses(rawValue: 4)
     public static let threads = EventClasses(rawValue: 8)
-    static let known: EventClasses = [.calls, .userFaults, .kernelFaults, .threads]
+    /// Acquisitions of `mmap_lock`.
+    public static let acquisitions = EventClasses(rawValue: 16)
+    /// When threads left a processor and came to one.
+    public static let switches = EventClasses(rawValue: 32)
+    /// When threads that waited were made ready.
+    public static let wakeUps = EventClasses(rawValue: 64)
+    static let knownToVersion1: EventClasses = [.calls, .userFaults, .kernelFaults, .threads]
+    static let known: EventClasses = [
+      .knownToVersion1, .acquisitions, .switches, .wakeUps,
+    ]
   }
 
   /// Something that was counted while the recording was made and is not in it.
@@ -49,10 +58,13 @@ public struct RecordingInfo: Equatable, Sendable {
   public var layoutOrigin: LayoutOrigin
   public var eventClasses: EventClasses
   public var omissions: [Omission]
+  /// Where it was made; nil where the recording does not tell, as those of version 1.
+  public var machine: RecordedMachine?
 
   public init(
     program: String, note: String, source: String, pageSize: UInt64 = 4096,
-    layoutOrigin: LayoutOrigin, eventClasses: EventClasses, omissions: [Omission] = []
+    layoutOrigin: LayoutOrigin, eventClasses: EventClasses, omissions: [Omission] = [],
+    machine: RecordedMachine? = nil
   ) {
     self.program = program
     self.note = note
@@ -61,6 +73,7 @@ public struct RecordingInfo: Equatable, Sendable {
     self.layoutOrigin = layoutOrigin
     self.eventClasses = eventClasses
     self.omissions = omissions
+    self.machine = machine
   }
 }
 
@@ -90,6 +103,10 @@ public struct RecordedThread: Equatable, Sendable {
   public var end: UInt64?
   /// Its calls and faults, ordered by the time at which they began.
   public var steps: [Step]
+  /// Its entries in `Recording.acquisitions`, ordered by time.
+  public var acquisitions: [UInt32] = []
+  /// Its entries in `Recording.scheduling`, ordered by time.
+  public var scheduling: [UInt32] = []
 }
 
 /// A whole recording.
@@ -105,6 +122,10 @@ public struct Recording: Equatable, Sendable {
   public private(set) var calls: [RecordedCall] = []
   /// Ordered by time.
   public private(set) var faults: [RecordedFault] = []
+  /// Acquisitions of `mmap_lock`, ordered by the time at which they were asked for.
+  public private(set) var acquisitions: [RecordedAcquisition] = []
+  /// What the scheduler did with threads, ordered by time.
+  public private(set) var scheduling: [RecordedScheduling] = []
   /// When the last event was over.
   public private(set) var duration: UInt64 = 0
 
@@ -145,6 +166,14 @@ public struct Recording: Equatable, Sendable {
       threads[fault.thread].steps.append(.init(fault: faults.count))
       faults.append(fault)
       duration = max(duration, fault.time)
+    case .acquisition(let acquisition):
+      threads[acquisition.thread].acquisitions.append(UInt32(acquisitions.count))
+      acquisitions.append(acquisition)
+      duration = max(duration, acquisition.released ?? acquisition.granted)
+    case .scheduling(let change):
+      threads[change.thread].scheduling.append(UInt32(scheduling.count))
+      scheduling.append(change)
+      duration = max(duration, change.time)
     case .end(let thread, let time):
       threads[thread].end = time
       duration = max(duration, time)
@@ -155,5 +184,6 @@ public struct Recording: Equatable, Sendable {
     left.info == right.info && left.files == right.files
       && left.initialLayout == right.initialLayout && left.threads == right.threads
       && left.calls == right.calls && left.faults == right.faults
+      && left.acquisitions == right.acquisitions && left.scheduling == right.scheduling
   }
 }

@@ -10,7 +10,10 @@
 enum RecordingLayout {
   /// Not text, not 7-bit clean, and broken by line-end translation.
   static let magic: [UInt8] = [0x89, 0x52, 0x4e, 0x47, 0x4c, 0x0d, 0x0a, 0x1a]
-  static let version: UInt16 = 1
+  /// What is written.
+  static let version: UInt16 = 2
+  /// What is read.
+  static let versions: ClosedRange<UInt16> = 1...version
   static let preludeSize = 16
   static let blockHeaderSize = 16
   /// The largest payload of a block: what a reader holds at a time.
@@ -67,6 +70,8 @@ struct RecordingTotals: Equatable {
   var faults: UInt64 = 0
   var files: UInt64 = 0
   var areas: UInt64 = 0
+  var acquisitions: UInt64 = 0
+  var scheduling: UInt64 = 0
 
   mutating func count(_ event: RecordedEvent) {
     events += 1
@@ -74,13 +79,15 @@ struct RecordingTotals: Equatable {
     case .begin: threads += 1
     case .call: calls += 1
     case .fault: faults += 1
+    case .acquisition: acquisitions += 1
+    case .scheduling: scheduling += 1
     case .end: break
     }
   }
 }
 
 extension ByteWriter {
-  mutating func info(_ info: RecordingInfo) {
+  mutating func info(_ info: RecordingInfo, version: UInt16 = RecordingLayout.version) {
     text(info.program)
     text(info.note)
     text(info.source)
@@ -92,6 +99,7 @@ extension ByteWriter {
       text(omission.name)
       varint(omission.count)
     }
+    if version >= 2 { machine(info.machine) }
   }
 
   mutating func area(_ area: RecordedArea, after end: UInt64) {
@@ -112,18 +120,23 @@ extension ByteWriter {
     }
   }
 
-  mutating func totals(_ totals: RecordingTotals) {
+  mutating func totals(
+    _ totals: RecordingTotals, version: UInt16 = RecordingLayout.version
+  ) {
     varint(totals.events)
     varint(totals.threads)
     varint(totals.calls)
     varint(totals.faults)
     varint(totals.files)
     varint(totals.areas)
+    guard version >= 2 else { return }
+    varint(totals.acquisitions)
+    varint(totals.scheduling)
   }
 }
 
 extension ByteCursor {
-  mutating func info() throws(Malformed) -> RecordingInfo {
+  mutating func info(version: UInt16) throws(Malformed) -> RecordingInfo {
     let program = try text("the program's name")
     let note = try text("the note")
     let source = try text("the source")
@@ -136,7 +149,7 @@ extension ByteCursor {
       throw .corrupted("the layout's origin is \(origin)")
     }
     let classes = RecordingInfo.EventClasses(rawValue: try varint())
-    guard classes.isSubset(of: .known) else {
+    guard classes.isSubset(of: version == 1 ? .knownToVersion1 : .known) else {
       throw .corrupted("unknown classes of events (\(classes.rawValue))")
     }
     // Two bytes are the least an omission takes.
@@ -147,7 +160,8 @@ extension ByteCursor {
     }
     return RecordingInfo(
       program: program, note: note, source: source, pageSize: pageSize,
-      layoutOrigin: layoutOrigin, eventClasses: classes, omissions: omissions)
+      layoutOrigin: layoutOrigin, eventClasses: classes, omissions: omissions,
+      machine: version == 1 ? nil : try machine())
   }
 
   mutating func area(after end: UInt64) throws(Malformed) -> RecordedArea {
@@ -175,9 +189,14 @@ extension ByteCursor {
       isShared: attributes & 8 != 0, backing: backing)
   }
 
-  mutating func totals() throws(Malformed) -> RecordingTotals {
-    RecordingTotals(
+  mutating func totals(version: UInt16) throws(Malformed) -> RecordingTotals {
+    var totals = RecordingTotals(
       events: try varint(), threads: try varint(), calls: try varint(), faults: try varint(),
       files: try varint(), areas: try varint())
+    if version >= 2 {
+      totals.acquisitions = try varint()
+      totals.scheduling = try varint()
+    }
+    return totals
   }
 }

@@ -20,6 +20,9 @@ public struct RecordingReader: ~Copyable {
   public private(set) var files: [String] = []
   public private(set) var initialLayout: [RecordedArea] = []
 
+  /// The version of the format that the file has.
+  public private(set) var version = RecordingLayout.version
+
   private var input: InputBytes
   private var blocks: UInt32 = 0
   /// Offset of the block at hand, and its remaining events.
@@ -31,6 +34,9 @@ public struct RecordingReader: ~Copyable {
   private var validator = EventValidator()
   private var totals = RecordingTotals()
   private var isFinished = false
+
+  /// The version of the format that recordings are written in.
+  public static var currentVersion: UInt16 { RecordingLayout.version }
 
   /// Opens the recording at `path` and reads its tables.
   public init(path: String) throws(RecordingError) {
@@ -52,7 +58,7 @@ public struct RecordingReader: ~Copyable {
       throw corrupted("the first block does not describe the recording")
     }
     do {
-      info = try cursor.info()
+      info = try cursor.info(version: version)
     } catch {
       throw inBlock(error)
     }
@@ -73,7 +79,7 @@ public struct RecordingReader: ~Copyable {
     }
     let event: RecordedEvent
     do {
-      event = try cursor.event(state: &state, names: &names)
+      event = try cursor.event(version: version, state: &state, names: &names)
       try validator.check(event, files: files.count)
     } catch {
       throw RecordingError(
@@ -104,12 +110,12 @@ public struct RecordingReader: ~Copyable {
     guard stored == Checksum.crc32c(bytes[0..<12]) else {
       throw corrupted("the first 16 bytes do not match their checksum")
     }
-    let version = UInt16(bytes[8]) | UInt16(bytes[9]) << 8
-    guard version == RecordingLayout.version, bytes[10] == 0, bytes[11] == 0 else {
+    version = UInt16(bytes[8]) | UInt16(bytes[9]) << 8
+    guard RecordingLayout.versions.contains(version), bytes[10] == 0, bytes[11] == 0 else {
       throw RecordingError(
         .newerVersion, file: file, at: .byte(8),
-        "the recording has format version \(version), this program reads version "
-          + "\(RecordingLayout.version)",
+        "the recording has format version \(version), this program reads versions "
+          + "1 to \(RecordingLayout.version)",
         advice: "update Rangeland or import the text again with this version")
     }
   }
@@ -201,7 +207,7 @@ public struct RecordingReader: ~Copyable {
   private mutating func readEnd() throws(RecordingError) {
     let stored: RecordingTotals
     do {
-      stored = try cursor.totals()
+      stored = try cursor.totals(version: version)
     } catch {
       throw inBlock(error)
     }

@@ -127,11 +127,16 @@ extension Recording {
   public func forEachEvent<Failure: Error>(
     _ body: (RecordedEvent) throws(Failure) -> Void
   ) throws(Failure) {
-    let ends = threads.indices.filter { threads[$0].end != nil }
+    var lists = EventLists()
+    lists.ends = threads.indices.filter { threads[$0].end != nil }
       .map { (thread: $0, time: threads[$0].end!) }
       .sorted { ($0.time, $0.thread) < ($1.time, $1.thread) }
-    var events = EventMerge(
-      beginnings: threads.map(\.beginning), calls: calls, faults: faults, ends: ends)
+    lists.beginnings = threads.map(\.beginning)
+    lists.calls = calls
+    lists.faults = faults
+    lists.acquisitions = acquisitions
+    lists.scheduling = scheduling
+    var events = EventMerge(lists)
     while let event = events.next() { try body(event) }
   }
 

@@ -47,7 +47,7 @@ extension ProcessBuilder {
       threads[draft].end.map { _ in (thread: number, time: threads[draft].last - origin) }
     }
     try recording.merge(
-      beginnings: beginnings, calls: calls, faults: faults, ends: ends, name: name)
+      EventLists(beginnings: beginnings, calls: calls, faults: faults, ends: ends), name: name)
     return recording
   }
 
@@ -64,14 +64,13 @@ extension ProcessBuilder {
 }
 
 extension Recording {
-  /// Adds all events, each list being ordered by time (`ends` are ordered here).
+  /// Adds all events, each list being ordered by time (the ends are ordered here).
   fileprivate mutating func merge(
-    beginnings: [RecordedBeginning], calls: [RecordedCall], faults: [RecordedFault],
-    ends: [(thread: Int, time: UInt64)], name: String
+    _ unordered: EventLists, name: String
   ) throws(RecordingError) {
-    var events = EventMerge(
-      beginnings: beginnings, calls: calls, faults: faults,
-      ends: ends.sorted { ($0.time, $0.thread) < ($1.time, $1.thread) })
+    var lists = unordered
+    lists.ends.sort { ($0.time, $0.thread) < ($1.time, $1.thread) }
+    var events = EventMerge(lists)
     while let event = events.next() {
       do {
         try append(event)

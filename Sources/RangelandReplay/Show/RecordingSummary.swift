@@ -2,7 +2,8 @@
 //
 // What is in a recording, in numbers.
 //
-// Cost: one pass over calls and faults in the order of their effects, with a layout model beside.
+// Cost: one pass over all events, and one over calls and faults in the order of their effects, with a
+// layout model beside.
 
 /// Totals of a recording.
 public struct RecordingSummary: Sendable {
@@ -15,6 +16,18 @@ public struct RecordingSummary: Sendable {
     public var changing: Int
   }
 
+  /// What is known of the kernel's `mmap_lock`; times in nanoseconds, summed over threads.
+  public struct Locking: Equatable, Sendable {
+    public var readers = 0
+    public var writers = 0
+    /// Tries that failed and waits that were ended.
+    public var refused = 0
+    public var waited: UInt64 = 0
+    public var longestWait: UInt64 = 0
+    /// Without the holds whose end is not known.
+    public var held: UInt64 = 0
+  }
+
   public var threads: Int
   /// The most threads that lived at one moment; nil if the recording does not tell when they ended.
   public var threadsAtOnce: Int?
@@ -23,6 +36,14 @@ public struct RecordingSummary: Sendable {
   public var userFaults = 0
   public var kernelFaults = 0
   public var writeFaults = 0
+  /// Acquisitions of the kernel's `mmap_lock`.
+  public var locking = Locking()
+  /// Times at which a thread left its processor.
+  public var switches = 0
+  /// Those of them at which it could have gone on.
+  public var preemptions = 0
+  /// Times at which a thread that waited was made ready.
+  public var wakeUps = 0
   /// Distinct pages with a fault.
   public var touchedPages = 0
   /// Faults outside every mapping that the recording explains: what the program survived by a
@@ -80,6 +101,22 @@ public struct RecordingSummary: Sendable {
       pages.insert(fault.address >> 12)
     }
     touchedPages = pages.count
+    for acquisition in recording.acquisitions {
+      if acquisition.isWrite { locking.writers += 1 } else { locking.readers += 1 }
+      if !acquisition.isGranted { locking.refused += 1 }
+      locking.waited += acquisition.waited
+      locking.longestWait = max(locking.longestWait, acquisition.waited)
+      locking.held += acquisition.held ?? 0
+    }
+    for change in recording.scheduling {
+      switch change.change {
+      case .switchedOut(let reason):
+        switches += 1
+        if reason == .preempted { preemptions += 1 }
+      case .switchedIn: break
+      case .woken: wakeUps += 1
+      }
+    }
   }
 
   /// Follows the layout through the recording.

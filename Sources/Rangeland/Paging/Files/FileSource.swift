@@ -135,9 +135,11 @@ final class FileSource: Sendable, Hashable {
     switch backing {
     case .memory: break
     case .pager(let pager):
-      for (i, bytes) in pages.enumerated() {
-        try pager.fill(
-          page: page + UInt64(i), into: UnsafeMutableRawBufferPointer(start: bytes, count: 4096))
+      try PagerCall.run(for: self) { () throws(Errno) in
+        for (i, bytes) in pages.enumerated() {
+          try pager.fill(
+            page: page + UInt64(i), into: UnsafeMutableRawBufferPointer(start: bytes, count: 4096))
+        }
       }
     case .descriptor: try read(page, pages)
     }
@@ -181,7 +183,9 @@ final class FileSource: Sendable, Hashable {
       for (i, source) in pages.enumerated() {
         try Self.withCopy(of: source.unsafelyUnwrapped, min(4096, bytes - i * 4096)) {
           (copy) throws(Errno) in
-          try pager.writeBack(page: page + UInt64(i), from: copy)
+          try PagerCall.run(for: self) { () throws(Errno) in
+            try pager.writeBack(page: page + UInt64(i), from: copy)
+          }
         }
       }
     case .descriptor:
@@ -222,7 +226,8 @@ final class FileSource: Sendable, Hashable {
     try ask(.synchronize)
     switch backing {
     case .memory: break
-    case .pager(let pager): try pager.synchronize()
+    case .pager(let pager):
+      try PagerCall.run(for: self) { () throws(Errno) in try pager.synchronize() }
     case .descriptor:
       let result = rl_fsync(descriptors.withLock(\.any))
       if result < 0 { throw Errno(rawValue: -result) }
@@ -233,7 +238,8 @@ final class FileSource: Sendable, Hashable {
     try ask(.resize(size))
     switch backing {
     case .memory: break
-    case .pager(let pager): try pager.resize(to: size)
+    case .pager(let pager):
+      try PagerCall.run(for: self) { () throws(Errno) in try pager.resize(to: size) }
     case .descriptor:
       let descriptor = descriptors.withLock(\.writing)
       if descriptor < 0 { throw .invalidArgument }
@@ -247,7 +253,8 @@ final class FileSource: Sendable, Hashable {
     try ask(.discard(range))
     switch backing {
     case .memory: break
-    case .pager(let pager): try pager.discard(range)
+    case .pager(let pager):
+      try PagerCall.run(for: self) { () throws(Errno) in try pager.discard(range) }
     case .descriptor:
       let descriptor = descriptors.withLock(\.writing)
       if descriptor < 0 { throw .badFileDescriptor }

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One acquisition of the kernel's `mmap_lock` by a thread.
+//
+// Source: the kernel's `mmap_lock` tracepoints (include/trace/events/mmap_lock.h): start_locking,
+// acquire_returned and released. A second acquire_returned inside a hold is a downgrade
+// (`mmap_write_downgrade`).
+// Cost: 40 bytes.
+
+/// A thread asked for the address space's `mmap_lock`, waited, held it and gave it back.
+///
+/// Times are in nanoseconds. What was waited includes the time for which the thread had no processor: the
+/// scheduler's events tell it apart.
+public struct RecordedAcquisition: Equatable, Sendable {
+  private static let unknown = UInt64.max
+
+  /// When the thread asked for the lock.
+  public var time: UInt64
+  /// From asking to having the lock, or to giving up.
+  public var waited: UInt64
+  private var heldWord: UInt64
+  private var downgradedWord: UInt64
+  private var threadNumber: UInt32
+  /// Asked for as a writer; else as a reader.
+  public var isWrite: Bool
+  /// Whether the lock was given. A try that failed, and a wait that a fatal signal ended, are false.
+  public var isGranted: Bool
+
+  /// An acquisition by `thread`.
+  ///
+  /// - Precondition: `thread` is in `0..<2^32`.
+  public init(
+    thread: Int, time: UInt64, waited: UInt64, held: UInt64?, isWrite: Bool, isGranted: Bool = true,
+    downgradedAfter: UInt64? = nil
+  ) {
+    threadNumber = UInt32(thread)
+    self.time = time
+    self.waited = waited
+    heldWord = held ?? Self.unknown
+    downgradedWord = downgradedAfter ?? Self.unknown
+    self.isWrite = isWrite
+    self.isGranted = isGranted
+  }
+
+  /// The thread's number.
+  public var thread: Int {
+    get { Int(threadNumber) }
+    set { threadNumber = UInt32(newValue) }
+  }
+
+  /// For how long it was held; nil if it was still held when the recording ended, and if it was not given.
+  public var held: UInt64? {
+    get { heldWord == Self.unknown ? nil : heldWord }
+    set { heldWord = newValue ?? Self.unknown }
+  }
+
+  /// For a writer that went on as a reader (`munmap`, `brk`, `mremap` do): for how long it held the lock as a
+  /// writer. Nil for all others.
+  public var downgradedAfter: UInt64? {
+    get { downgradedWord == Self.unknown ? nil : downgradedWord }
+    set { downgradedWord = newValue ?? Self.unknown }
+  }
+
+  /// When the thread had the lock or gave up.
+  public var granted: UInt64 { time + waited }
+
+  /// When it gave the lock back, as `held` tells.
+  public var released: UInt64? { held.map { granted + $0 } }
+}
