@@ -17,8 +17,11 @@ struct ReplayPlanner {
   private var plan = ReplayPlan()
   private var model: LayoutModel
   private var order = OverlapOrder()
-  /// The steps of each thread so far.
+  /// The steps of each thread so far, unless a simulation is made, and their number.
   private var emitted: [[ReplayStep]]
+  private var emittedCounts: [Int]
+  /// Takes the steps when a simulation is made.
+  private var simulation: SimulationBuilder?
   /// Per thread, the position of its head in the recording; -1 before its beginning.
   private var position: [Int]
   /// Threads that have begun and are not done.
@@ -34,10 +37,23 @@ struct ReplayPlanner {
     return planner.finish()
   }
 
+  /// The same history as a program for the simulator, step by step: no plan is held.
+  static func simulation(
+    _ recording: Recording, _ settings: SimulationSettings
+  ) -> SimulationProgram {
+    var planner = ReplayPlanner(recording)
+    planner.simulation = SimulationBuilder(recording, settings: settings)
+    planner.simulation?.setUp(planner.plan.setup)
+    planner.placeAll()
+    guard var builder = planner.simulation.take() else { preconditionFailure("it was set above") }
+    return builder.finish()
+  }
+
   private init(_ recording: Recording) {
     self.recording = recording
     model = LayoutModel(recording.initialLayout)
     emitted = Array(repeating: [], count: recording.threads.count)
+    emittedCounts = Array(repeating: 0, count: recording.threads.count)
     position = Array(repeating: -1, count: recording.threads.count)
     plan.setup = recording.initialLayout.map { ReplayStep(.substituteMapping, $0) }
     for area in recording.initialLayout {
@@ -160,9 +176,15 @@ struct ReplayPlanner {
   /// Starts a thread: a step of its maker, placed where the maker stands.
   private mutating func begin(_ thread: Int) {
     if let parent = recording.threads[thread].beginning.parent {
-      emitted[parent].append(ReplayStep(.spawn, UInt64(thread)..<UInt64(thread)))
+      emittedCounts[parent] += 1
+      if simulation == nil {
+        emitted[parent].append(ReplayStep(.spawn, UInt64(thread)..<UInt64(thread)))
+      } else {
+        simulation?.spawn(thread, by: parent)
+      }
     } else {
       plan.roots.append(thread)
+      simulation?.addRoot(thread)
     }
     advance(thread)
     if position[thread] < recording.threads[thread].steps.count { active.append(thread) }
@@ -196,16 +218,22 @@ struct ReplayPlanner {
     }
     if let name = translation.substituted { count(name) }
     for step in translation.steps { emit(step, thread, event) }
+    simulation?.place(event, thread)
     advance(thread)
   }
 
   private mutating func emit(_ step: ReplayStep, _ thread: Int, _ event: PlannerEvent) {
     var step = step
-    let mark = OverlapOrder.Mark(thread: thread, step: emitted[thread].count, exit: event.exit)
+    let mark = OverlapOrder.Mark(thread: thread, step: emittedCounts[thread], exit: event.exit)
+    emittedCounts[thread] += 1
     let waits =
       step.action == .fault
       ? order.addReader(page: step.start & ~4095, mark, enter: event.enter)
       : order.addWriter(step.start..<step.end, mark, enter: event.enter)
+    if simulation != nil {
+      simulation?.add(step, waits: waits)
+      return
+    }
     let first = plan.dependencies.count
     plan.dependencies.append(contentsOf: waits)
     step.dependencies = first..<plan.dependencies.count
