@@ -42,15 +42,23 @@ extension AddressSpace {
   /// - Parameters:
   ///   - number: as on x86-64: `LinuxCall` lists those that are known.
   ///   - arguments: raw, as the kernel gets them.
+  ///   - process: the space of the process of a number, for `process_vm_readv` and `process_vm_writev`: a space has no
+  ///     number, who runs several knows which is whose. `nil` = there is no such process.
   /// - Returns: what the kernel returns: an address or 0, or the negative of an errno from 1 to 4,095;
   ///   `-ENOSYS` for a call that no address space has.
-  public func systemCall(_ number: Int, _ arguments: LinuxArguments) -> Int {
+  public func systemCall(
+    _ number: Int, _ arguments: LinuxArguments,
+    process: (Int32) -> AddressSpace? = { _ in nil }
+  ) -> Int {
     guard let call = LinuxCall(rawValue: number) else { return -Int(Errno.noFunction.rawValue) }
-    return systemCall(call, arguments)
+    return systemCall(call, arguments, process: process)
   }
 
   /// The same, of a call that is known.
-  public func systemCall(_ call: LinuxCall, _ arguments: LinuxArguments) -> Int {
+  public func systemCall(
+    _ call: LinuxCall, _ arguments: LinuxArguments,
+    process: (Int32) -> AddressSpace? = { _ in nil }
+  ) -> Int {
     do throws(Errno) {
       switch call {
       case .mmap: return Int(bitPattern: UInt(try linuxMap(arguments)))
@@ -63,6 +71,10 @@ extension AddressSpace {
       case .remapFilePages: try linuxRemapPages(arguments)
       case .ftruncate: try linuxTruncate(arguments)
       case .mincore: try linuxResidency(arguments)
+      case .processVMReadv:
+        return Int(try linuxTransfer(arguments, isWrite: false, process))
+      case .processVMWritev:
+        return Int(try linuxTransfer(arguments, isWrite: true, process))
       case .mbind: try linuxBind(arguments)
       case .setMempolicy: try linuxSetPolicy(arguments)
       case .getMempolicy: try linuxGetPolicy(arguments)

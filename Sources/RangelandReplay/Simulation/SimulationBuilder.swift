@@ -387,7 +387,7 @@ extension OperationKind {
   var locksForWriting: Bool {
     switch self {
     case .fault, .dontNeed, .query, .advise, .populate, .residency, .synchronize, .writeBack,
-      .written, .insertSpecial:
+      .written, .insertSpecial, .pin:
       false
     case .map, .unmap, .protect, .substitute, .exit, .remap, .setBreak, .growStack, .setAdvice,
       .lockMemory, .seal, .setPolicy, .configure, .fork, .truncate, .remapPages:

@@ -33,7 +33,9 @@ final class FileSource: Sendable, Hashable {
   private let descriptors = Mutex(Descriptors())
   private let callbacks = Mutex<[@Sendable (Errno?) -> Void]>([])
   /// Where tests see what is done, before it is done, and make it fail.
-  let probe = Mutex<(@Sendable (FileAction) -> Errno?)?>(nil)
+  private let probe = Mutex<(@Sendable (FileAction) -> Errno?)?>(nil)
+  /// Whether there is one: otherwise those who read and write would meet at its mutex.
+  private let isProbed = Atomic<Bool>(false)
 
   private struct Descriptors {
     /// -1 = none.
@@ -262,8 +264,15 @@ final class FileSource: Sendable, Hashable {
     }
   }
 
+  /// `body` sees what is about to be done from now on; what it returns is the action's error.
+  func trace(_ body: @escaping @Sendable (FileAction) -> Errno?) {
+    probe.withLock { $0 = body }
+    isProbed.store(true, ordering: .releasing)
+  }
+
   /// Lets a test see, and refuse, what is about to be done.
   private func ask(_ action: FileAction) throws(Errno) {
+    if !isProbed.load(ordering: .acquiring) { return }
     let seen = probe.withLock { $0 }
     if let seen, let error = seen(action) { throw error }
   }
