@@ -23,7 +23,7 @@ import Testing
       processExitsWith: .failure, observing: [\.standardErrorContent]
     ) { _ = AddressRange(pageOf: .max) }
     #expect(trapped(result, with: "the last page has no end"))
-    #expect(AddressRange(pageOf: .max - 4096).end == .max - 4095)
+    #expect(AddressRange(pageOf: UInt64.max - 4096).end == UInt64.max - 4095)
   }
 
   @Test func `A memory of no frames`() async {

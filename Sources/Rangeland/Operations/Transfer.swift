@@ -36,6 +36,7 @@ extension AddressSpace {
   ///   - other: of the same `memory` or of another.
   ///   - source: an address of the other space.
   ///   - target: an address of this one.
+  ///   - length: in bytes; 0 copies nothing.
   /// - Returns: the bytes that were copied: fewer than `length` where a page on either side refuses.
   /// - Throws: `EFAULT` if that is the first one.
   public func read(
