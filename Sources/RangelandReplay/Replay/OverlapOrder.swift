@@ -8,12 +8,21 @@
 
 /// The last users of every page, in the order in which steps are added.
 struct OverlapOrder {
-  /// A step that was added before.
+  /// A step that was added before. 16 bytes: every page that was read since it was written has one.
   struct Mark {
-    var thread: Int
-    var step: Int
+    private let threadNumber: UInt32
+    private let stepNumber: UInt32
     /// When the recorded call was over: pairs whose times overlap are ambiguous.
-    var exit: UInt64
+    let exit: UInt64
+
+    init(thread: Int, step: Int, exit: UInt64) {
+      threadNumber = UInt32(thread)
+      stepNumber = UInt32(step)
+      self.exit = exit
+    }
+
+    var thread: Int { Int(threadNumber) }
+    var step: Int { Int(stepNumber) }
   }
 
   private struct Reader {

@@ -216,6 +216,8 @@ struct LockModel: ~Copyable {
   /// A writer goes on as a reader (semaphore and per-VMA only).
   mutating func downgrade(_ thread: Int, _ step: SimulationStep, now: UInt64) {
     let place = Int32(thread)
+    precondition(
+      at(place).pointee.writes, "a simulated reader goes on as a reader: a bug of Rangeland")
     if policy == .perVMA { applyEffect(step, place) }
     at(place).pointee.writes = false
     writerHolds = false

@@ -236,7 +236,8 @@ struct SimulationBuilder {
       result.hold = UInt32(clamping: share)
       result.counts = true
       if operation == .fault { result.writesPage = step.access == .write }
-      if let downgradedAfter, share > 0, hold > 0 {
+      // A stack that grows under a writer's hold is followed by its fault, a reader.
+      if let downgradedAfter, result.writes, share > 0, hold > 0 {
         result.downgrade = max(1, min(4095, downgradedAfter * 4096 / hold))
       }
       switch result.effect {

@@ -113,27 +113,37 @@ struct Simulator: ~Copyable {
     dependencies: UnsafePointer<UInt64>, trace: SimulationTrace?
   ) {
     precondition((1...64).contains(cores), "a simulation has 1 to 64 processors")
+    let count = program.threadCount
+    precondition(count <= EventHeap.threadLimit, "a simulation has at most 2^20 threads")
+    let threads = Self.threads(of: program)
+    var capacity = 1
+    while capacity < count + 1 { capacity *= 2 }
+    // Nothing but assignments from here on: a branch among them made the optimiser (6.3) destroy `lock` before it was
+    // there.
     self.settings = settings
     self.cores = cores
     self.dependencies = dependencies
     thinksOffProcessor = program.calibration == .none
-    threadCount = program.threadCount
-    precondition(threadCount <= EventHeap.threadLimit, "a simulation has at most 2^20 threads")
-    threads = .allocate(capacity: max(1, threadCount))
-    for index in 0..<threadCount {
-      // Of a thread without steps any address will do.
-      let base = UnsafePointer(program.steps.base(index)) ?? UnsafePointer(bitPattern: 64)!
-      (threads + index).initialize(to: Thread(step: base, end: base + program.steps.count(index)))
-    }
-    lock = LockModel(policy: policy, threads: max(1, threadCount), areas: SimulatedAreas(program))
-    heap = EventHeap(capacity: threadCount * 2)
-    idle = cores == 64 ? .max : 1 << UInt64(cores) - 1
-    var capacity = 1
-    while capacity < threadCount + 1 { capacity *= 2 }
+    threadCount = count
+    self.threads = threads
+    lock = LockModel(policy: policy, threads: max(1, count), areas: SimulatedAreas(program))
+    heap = EventHeap(capacity: count * 2)
+    idle = UInt64.max >> UInt64(64 - cores)
     ready = .allocate(capacity: capacity)
     readyMask = capacity - 1
     self.trace = trace
     traces = trace != nil
+  }
+
+  /// The threads of a program, at their first steps.
+  private static func threads(of program: SimulationProgram) -> UnsafeMutablePointer<Thread> {
+    let threads = UnsafeMutablePointer<Thread>.allocate(capacity: max(1, program.threadCount))
+    for index in 0..<program.threadCount {
+      // Of a thread without steps any address will do.
+      let base = UnsafePointer(program.steps.base(index)) ?? UnsafePointer(bitPattern: 64)!
+      (threads + index).initialize(to: Thread(step: base, end: base + program.steps.count(index)))
+    }
+    return threads
   }
 
   deinit {

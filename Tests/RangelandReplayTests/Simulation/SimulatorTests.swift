@@ -164,6 +164,27 @@ private func run(
     #expect(run.waits.waits == 0)
   }
 
+  @Test func `A stack that grows under a writer leaves no reader behind`() throws {
+    let top = low + 64 * 4096
+    var recording = try Recording(
+      info: calibrated, files: [],
+      initialLayout: [
+        RecordedArea(start: top, end: top + 4096, protection: [.read, .write], backing: .stack)
+      ], name: "test")
+    let events: [RecordedEvent] = [
+      beginning(0, at: 0), fault(top - 8, at: 1000),
+      acquisition(at: 1200, waited: 0, held: 1000, isWrite: true, downgradedAfter: 400),
+      call(
+        .mmap, CallArguments(0, 4096, 3, 0x22, .max, 0), at: 5000, to: 6000,
+        result: Int64(high)),
+      acquisition(at: 5100, waited: 0, held: 500, isWrite: true),
+    ]
+    for event in events { try recording.append(event) }
+    for policy in LockPolicy.allCases {
+      #expect(try run(recording, policy, cores: 2).waits.waits == 0)
+    }
+  }
+
   @Test func `Without scheduler events a recording is uncalibrated and keeps to its processors`()
     throws
   {
