@@ -98,9 +98,21 @@ let package = Package(
     .target(
       name: "RangelandTestSupport", dependencies: ["CRangeland"], path: "Tests/Support",
       swiftSettings: ours),
+    // A process that writes to a file through a mapping and is killed: see KillTests.
+    .executableTarget(
+      name: "FileWriter",
+      dependencies: [
+        "Rangeland", "RangelandTestSupport",
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      path: "Tests/FileWriter", swiftSettings: ours),
     .executableTarget(
       name: "FirstSpace", dependencies: ["Rangeland"], path: "Examples/FirstSpace",
       swiftSettings: ours),
+    .executableTarget(
+      name: "SmallMachine",
+      dependencies: ["Rangeland", .product(name: "SystemPackage", package: "swift-system")],
+      path: "Examples/SmallMachine", swiftSettings: ours),
     .executableTarget(
       name: "FileRanges",
       dependencies: ["RangeLocks", .product(name: "SystemPackage", package: "swift-system")],
@@ -110,7 +122,9 @@ let package = Package(
       swiftSettings: ours),
     .testTarget(
       name: "RangelandTests",
-      dependencies: ["CRangeland", "RangeLocks", "Rangeland", "RangelandTestSupport"],
+      dependencies: [
+        "CRangeland", "FileWriter", "RangeLocks", "Rangeland", "RangelandTestSupport",
+      ],
       swiftSettings: ours),
     .testTarget(
       name: "RangelandReplayTests",

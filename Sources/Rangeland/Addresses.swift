@@ -40,7 +40,7 @@ public struct AddressRange: Sendable, Hashable, CustomStringConvertible {
   /// - Precondition: `start < end`.
   @inlinable
   public init(start: Address, end: Address) {
-    precondition(start < end, "AddressRange: the range is empty")
+    precondition(start < end, "AddressRange: a range has to end above its start")
     self.start = start
     self.end = end
   }
@@ -54,8 +54,12 @@ public struct AddressRange: Sendable, Hashable, CustomStringConvertible {
   }
 
   /// The page that holds `address`.
+  ///
+  /// - Precondition: it is not the very last page of 64 bits, which has no end.
   @inlinable
   public init(pageOf address: Address) {
+    precondition(
+      address.pageStart <= UInt64.max - Address.pageSize, "AddressRange: the last page has no end")
     self.init(start: address.pageStart, end: address.pageStart + Address.pageSize)
   }
 

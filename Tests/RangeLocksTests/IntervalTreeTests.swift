@@ -30,7 +30,19 @@ extension LockTests {
             entry.waiting.pointee.stamp = stamps
             entry.pointer.pointee.state.store(Entry.stamped, ordering: .relaxed)
           }
-          tree.insert(entry.link0, entry, stamp: entry.stamp)
+          if entry.pointer.pointee.state.load(ordering: .relaxed) == 0, random.chance(50) {
+            // In one walk, if nothing overlaps.
+            let range = entry.range
+            let overlaps = entries.contains { $0.range.overlaps(range) }
+            let isIn = tree.insertUnlessOverlapping(entry.link0, entry)
+            #expect(isIn == !overlaps, "SEED=\(random.seed), step \(step)")
+            if !isIn {
+              pool.give(entry.raw)
+              continue
+            }
+          } else {
+            tree.insert(entry.link0, entry, stamp: entry.stamp)
+          }
           entries.append(entry)
         } else if random.chance(30) {
           let entry = entries[Int(random.below(UInt64(entries.count)))]

@@ -95,6 +95,27 @@ extension LockTests {
       }
     }
 
+    @Test(arguments: [KeyRange(3...9), KeyRange(12...40), .all])
+    func `Requests that give up behind one hold do not pile up`(_ range: KeyRange) {
+      withWatchdog(seconds: 120, "requests for \(range) that give up") {
+        let lock = makeLock(.init(granuleShift: 4, usesWholeLockMode: false))
+        let before = testPool.blocksInUse
+        let held = Held(lock.lock(over: range, .write))
+        // It stays in the queue: those that give up come and go around it.
+        let waiter = TestThread { lock.lock(over: range, .write).release() }
+        waitUntil { lock.waiterCount == 1 }
+        for _ in 0..<5000 {
+          let hold = lock.lock(over: range, .read, deadline: 1)
+          if hold != nil { Issue.record("granted beside a writer") }
+        }
+        // Of those that gave up a stack has 127 at most, of two blocks each; behind the hold or behind the waiter.
+        #expect(testPool.blocksInUse - before <= 6 + 2 * 2 * 127)
+        held.release()
+        waiter.join()
+        #expect(testPool.blocksInUse == before)
+      }
+    }
+
     @Test func `Readers of a hot range are told, and a writer waits for them`() {
       withWatchdog(seconds: 120, "readers in stripes") {
         let lock = makeLock(.init(granuleShift: 4, usesWholeLockMode: false))

@@ -69,6 +69,14 @@ private struct ErrnoTable: Sendable, CustomTestStringConvertible {
       kind: .mmap, protections: [1], flags: [0x32], before: ["mseal low+0xa000 0x1000 flags=0"]),
   ]
 
+  /// The row's range on either side, and good memory on the other; pieces: 1 and 1, none, too many, 2 and 3. There are
+  /// many: fewer of them.
+  static let transfers: [ErrnoTable] = [
+    ErrnoTable(kind: .processRead, protections: [0x1_0001, 0x3_0002]),
+    ErrnoTable(kind: .processRead, protections: [0x1_0000, 0x401_0001], flags: [0, 1]),
+    ErrnoTable(kind: .processWrite, protections: [0x1_0001, 0x3_0002, 0x401_0401]),
+  ]
+
   private static let page: UInt64 = 4096
   private static let end = Address.spaceEnd
   private static let max = UInt64.max
@@ -106,10 +114,23 @@ private struct ErrnoTable: Sendable, CustomTestStringConvertible {
             if kind == .mlockall && (length, address) != (Self.lengths[0], Self.addresses[0]) {
               continue
             }
-            let row = VerifyCall(
+            var row = VerifyCall(
               kind, kind == .mlockall ? VerifyAddress(nil, 0) : address, length,
               protection: protection, flags: flags)
-            if kind.definition.isKnown(row), windows.isHarmless(row) { rows.append(row) }
+            func add() {
+              if kind.definition.isKnown(row), windows.isHarmless(row) { rows.append(row) }
+            }
+            if kind.isTransfer {
+              // The row's range on either side, and good memory on the other.
+              let good = (VerifyAddress(.low, 8 * Self.page), Self.page)
+              (row.target, row.newLength) = good
+              row.address =
+                row.address == good.0 ? VerifyAddress(.low, 12 * Self.page) : row.address
+              add()
+              (row.target, row.newLength) = (address, length)
+              (row.address, row.length) = (VerifyAddress(.low, 12 * Self.page), Self.page)
+            }
+            add()
           }
         }
       }
@@ -131,6 +152,13 @@ struct ErrnoTableTests {
 
   @Test(arguments: ErrnoTable.sealed, LockPolicy.allCases)
   fileprivate func `rows with seals are answered as the kernel answers them`(
+    _ table: ErrnoTable, _ policy: LockPolicy
+  ) throws {
+    try check(table, policy, every: 4)
+  }
+
+  @Test(arguments: ErrnoTable.transfers, LockPolicy.allCases)
+  fileprivate func `rows of copies between spaces are answered as the kernel answers them`(
     _ table: ErrnoTable, _ policy: LockPolicy
   ) throws {
     try check(table, policy, every: 4)

@@ -42,6 +42,9 @@ enum {
   KP_FORK = 8,
   /// 0 or 1: whether locks have no limit from now on (CAP_IPC_LOCK). The result is 0 or -errno.
   KP_PRIVILEGE = 9,
+  /// 0 or 1 = process_vm_readv or process_vm_writev, number of the other process's channel, numbers of both sides'
+  /// pieces, flags. The buffer holds as many `struct iovec` of this process, then the other's.
+  KP_TRANSFER = 10,
 };
 
 /// Processes that one helper can be at a time, each with a channel of its own.

@@ -152,6 +152,12 @@ static inline int rl_kernel_munmap(unsigned long address, size_t bytes) {
 static inline int rl_kernel_mprotect(unsigned long address, size_t bytes, int writable) {
   return mprotect((void *)address, bytes, writable ? PROT_READ | PROT_WRITE : PROT_READ) < 0 ? -errno : 0;
 }
+/// Copies this process, for benchmarks: the copy ends at once. Its number, or -errno.
+static inline int rl_kernel_fork(void) {
+  long r = syscall(SYS_fork);
+  if (r == 0) _exit(0);
+  return r < 0 ? -errno : (int)r;
+}
 /// The program break of this process.
 static inline unsigned long rl_kernel_break(void) { return (unsigned long)syscall(SYS_brk, 0); }
 /// PR_SET_MM_MAP: `map` is a `struct prctl_mm_map` of `bytes` bytes.

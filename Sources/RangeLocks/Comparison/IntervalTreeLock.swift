@@ -147,7 +147,7 @@ extension IntervalTreeLock {
   private func wait(_ entry: EntryRef) {
     var polls = 0
     // Acquires the sections of all blockers.
-    while polls < Directory.waitSpinLimit {
+    while polls < WaitBudget.least {
       if entry.pointer.pointee.state.load(ordering: .acquiring) == 0 { return }
       rl_cpu_relax()
       polls += 1

@@ -201,9 +201,9 @@ extension Directory {
       entry.pointer.pointee.state.store(Entry.stamped | passes | 1, ordering: .relaxed)
       examination = Examination(self, entry, .queue)
       examineAll(latched, level, homes, &examination)
-      if !examination.isOver {
-        entry.pointer.pointee.state.store(Entry.stamped, ordering: .relaxed)
-      }
+      // Who was in front has ended, or given up. Without a stamp, as one that never waited: with it we would be behind
+      // those with a smaller one that raised their counts after we looked for them. See "Stamps" in docs/range-lock.md.
+      if !examination.isOver { entry.pointer.pointee.state.store(0, ordering: .relaxed) }
     }
     publish(entry, level, homes)
     homes.unlock(removing: 0)

@@ -15,25 +15,23 @@ extension Directory {
   /// Lets go all that wait for `entry`. Needs the entry unlinked from every shard: nobody is pushed any more.
   @inline(never)
   func letGoDependents(_ entry: EntryRef) {
-    // Acquires the pushed entries.
-    var next = entry.tail.pointee.dependents.exchange(nil, ordering: .acquiring)
+    var next = entry.takeDependents()
     while let waiter = next.map(EntryRef.init) {
       next = waiter.waiting.pointee.next
       advance(waiter)
     }
   }
 
-  /// Lets go those that wait for `entry` and no longer conflict with it: it changed its mode or its range.
-  func letGoUnblocked(_ entry: EntryRef) {
-    if entry.tail.pointee.dependents.load(ordering: .relaxed) == nil { return }
+  /// Of those that waited for `entry`, lets go who no longer conflicts with it: it changed its mode or its range.
+  /// `waiting` was taken with all home latches, after the change.
+  func letGoUnblocked(_ entry: EntryRef, _ waiting: UnsafeMutableRawPointer?) {
     let range = entry.range
     let mode = entry.pointer.pointee.mode
-    // Acquires the pushed entries. Only the owner takes, so what is put back is not lost.
-    var next = entry.tail.pointee.dependents.exchange(nil, ordering: .acquiring)
+    var next = waiting
     while let waiter = next.map(EntryRef.init) {
       next = waiter.waiting.pointee.next
       if waiter.range.overlaps(range), waiter.pointer.pointee.mode.conflicts(with: mode) {
-        entry.push(waiter)
+        entry.push(waiter, pool)
       } else {
         advance(waiter)
       }

@@ -18,9 +18,10 @@ extension Directory {
     let homes = homes(entry.pointer.pointee.level, entry.range)
     homes.lock(adding: 0)
     setMode(entry, mode, homes)
+    let waiting = entry.takeDependents()
     homes.unlock(removing: 0)
     // From here on only conflicts with the new mode queue behind us.
-    letGoUnblocked(entry)
+    letGoUnblocked(entry, waiting)
     tellChanged(entry)
   }
 
@@ -40,11 +41,12 @@ extension Directory {
     entry.pointer.pointee.state.bitwiseAnd(~Entry.stamped, ordering: .relaxed)
     let extra = entry.tail.pointee.extra
     publish(entry, level, new)
+    let waiting = entry.takeDependents()
     // A shard that is home no longer loses one; zero publishes that the keys are free.
     old.unlock { new.contains($0) ? 0 : 1 }
     if old.upper != nil, new.upper == nil, let extra, extra != adoptedExtra { pool.give(extra) }
     // From here on only who wants the keys that are left queues behind us.
-    letGoUnblocked(entry)
+    letGoUnblocked(entry, waiting)
     tellChanged(entry)
   }
 

@@ -97,14 +97,23 @@ extension Directory {
       coarser &>>= 1
       level &+= 1
     }
-    if shard.tree.pointee.hasConflict(range, mode),
-      header.pointee.mostPasses == 0 || !passWaiters(shard, range, mode)
-    {
-      return giveUpNarrow(entry, shard)
-    }
-    if mode == .read { noteMeeting(range, shard) }
     entry.initializeNarrow(range, mode, shard, thread(cache))
-    shard.tree.pointee.insert(entry.link0, entry)
+    if mode == .write {
+      if !shard.tree.pointee.insertUnlessOverlapping(entry.link0, entry) {
+        if header.pointee.mostPasses == 0 || !passWaiters(shard, range, mode) {
+          return giveUpNarrow(entry, shard)
+        }
+        shard.tree.pointee.insert(entry.link0, entry)
+      }
+    } else {
+      if shard.tree.pointee.hasConflict(range, mode),
+        header.pointee.mostPasses == 0 || !passWaiters(shard, range, mode)
+      {
+        return giveUpNarrow(entry, shard)
+      }
+      if mode == .read { noteMeeting(range, shard) }
+      shard.tree.pointee.insert(entry.link0, entry)
+    }
     shard.checkInvariants(pending: 0)
     if shard.unlockHasSleepers(removing: 0) { return wake(shard, entry) }
     return entry

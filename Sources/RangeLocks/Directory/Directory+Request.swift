@@ -3,7 +3,7 @@
 // A request from its beginning to its grant: in the directory, whatever mode the lock was in.
 //
 // Guarantee: as `RangeLock.lock` and `tryLock` say.
-// Mechanism: leave whole-lock mode if need be; the fast path; the slow path; waiting.
+// Mechanism: leave whole-lock mode if need be; the fast path; a few polls; the slow path; waiting.
 // Cost: as the paths.
 
 import CRangeland
@@ -16,7 +16,11 @@ extension Directory {
   ) -> EntryRef? {
     guard let entry = takeEntry(deadline: deadline) else { return nil }
     countRequest()
-    if settle(range, mode, entry) || acquireFast(range, mode, entry) { return entry }
+    if settle(range, mode, entry) || acquireFast(range, mode, entry)
+      || acquirePolling(range, mode, entry)
+    {
+      return entry
+    }
     return acquireWaiting(range, mode, entry, deadline: deadline, site) ? entry : nil
   }
 

@@ -129,16 +129,20 @@ extension Directory {
     // A try examines with the mode that it has now, as a waiter does.
     examineAll(latched, level, homes, &examination)
     let isQueued = examination.isOver && waiter != nil
+    var waiting: UnsafeMutableRawPointer?
     if !isQueued {
       entry.pointer.pointee.state.store(0, ordering: .relaxed)
-      if examination.isOver { setMode(entry, before, homes) }
+      if examination.isOver {
+        setMode(entry, before, homes)
+        waiting = entry.takeDependents()
+      }
     }
     homes.unlock(removing: 0)
     unlockCoarser(latched, range)
     if isQueued { return .queued }
     if !examination.isOver { return .granted }
     // Those that met a writer here for a moment.
-    letGoUnblocked(entry)
+    letGoUnblocked(entry, waiting)
     return .refused
   }
 
@@ -150,14 +154,16 @@ extension Directory {
     // All home latches at once: nobody sees a writer in one shard and a reader in the other.
     homes.lock(adding: 0)
     let isTakenBack = renounce(waiter)
+    var waiting: UnsafeMutableRawPointer?
     if isTakenBack {
       setMode(entry, .upgradeableRead, homes)
+      waiting = entry.takeDependents()
       entry.pointer.pointee.state.store(0, ordering: .relaxed)
     }
     homes.unlock(removing: 0)
     if !isTakenBack { return false }
     // From here on only conflicts with the reader queue behind it.
-    letGoUnblocked(entry)
+    letGoUnblocked(entry, waiting)
     waiter.drop(pool)
     return true
   }

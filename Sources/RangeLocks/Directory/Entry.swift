@@ -75,8 +75,7 @@ struct Entry: ~Copyable {
 
 /// The second line of an entry's block.
 struct EntryTail: ~Copyable {
-  /// Entries that wait for this one: a push-only stack that only the owner takes from, and only whole.
-  /// Pushes release to the owner's acquiring load or exchange. Nil in every free block of the pool.
+  /// Entries that wait for this one: see `Dependents`. Nil in every free block of the pool.
   let dependents: Atomic<UnsafeMutableRawPointer?>
   /// The owner's. Of an entry with one home: its shard. With more: the second block, if it has one.
   var extra: UnsafeMutableRawPointer?
@@ -238,21 +237,6 @@ extension EntryRef {
     if !pointer.pointee.mode.conflicts(with: mode) || self.stamp >= stamp { return false }
     // A cancelled waiter will never hold. It sets the flag before it unlinks; missing it is harmless.
     return pointer.pointee.state.load(ordering: .relaxed) & Entry.cancelled == 0
-  }
-
-  /// Puts `waiter` on self's stack. Needs the latch of a shard in which self is linked, or to be self's owner; and to
-  /// have `waiter` for oneself: it is on no other stack.
-  func push(_ waiter: EntryRef) {
-    let waiting = waiter.waiting
-    var head = tail.pointee.dependents.load(ordering: .relaxed)
-    while true {
-      waiting.pointee.next = head
-      // Releases the waiter's fields to whoever takes the stack.
-      let result = tail.pointee.dependents.compareExchange(
-        expected: head, desired: waiter.raw, successOrdering: .releasing, failureOrdering: .relaxed)
-      if result.exchanged { return }
-      head = result.original
-    }
   }
 
   /// Comes to stand in front of self, which waits: who is about to grant it will look again. False if it was

@@ -64,7 +64,7 @@ struct Examination {
         && (directory.header.pointee.mostPasses == 0 || !directory.passWaiters(shard, range, mode))
     case .queue:
       if let blocker = tree.pointee.lastBlocker(of: range, mode, entry.waiting.pointee.stamp) {
-        blocker.push(entry)
+        blocker.push(entry, directory.pool)
         isOver = true
       }
     case .upgrade, .tryUpgrade:
@@ -72,7 +72,7 @@ struct Examination {
       var isOver = false
       tree.pointee.forEach(overlapping: range) { other in
         if !stopsUpgrade(other) { return true }
-        if purpose == .upgrade { other.push(entry) }
+        if purpose == .upgrade { other.push(entry, directory.pool) }
         isOver = true
         return false
       }

@@ -44,7 +44,7 @@ extension UnsafeMutablePointer where Pointee == EntryLink {
 
   /// The subtree's summary without its children.
   @inline(__always)
-  fileprivate static func ownSummary(_ entry: EntryRef) -> UInt64 {
+  static func ownSummary(_ entry: EntryRef) -> UInt64 {
     entry.pointer.pointee.mode != .read ? EntryLink.exclusiveBit : 0
   }
 
@@ -82,7 +82,7 @@ extension UnsafeMutablePointer where Pointee == EntryLink {
 
   /// Height of the left subtree minus that of the right.
   @inline(__always)
-  fileprivate var balance: Int {
+  var balance: Int {
     Int(truncatingIfNeeded: pointee.left?.height ?? 0)
       &- Int(truncatingIfNeeded: pointee.right?.height ?? 0)
   }
@@ -242,7 +242,53 @@ struct IntervalTree {
     }
     if isLeft { parent.pointee.left = link } else { parent.pointee.right = link }
     // Beside a sibling nothing above becomes higher.
-    if parent.height == 1 { retrace(from: parent, through: nil) }
+    if parent.height == 1 { retraceHeights(from: parent) }
+  }
+
+  /// Adds `link` as a membership of `entry`, which has no stamp, unless an entry overlaps it; in one walk down, and up
+  /// again only as far as something changes.
+  mutating func insertUnlessOverlapping(
+    _ link: UnsafeMutablePointer<EntryLink>, _ entry: EntryRef
+  ) -> Bool {
+    let first = entry.pointer.pointee.first
+    let last = entry.pointer.pointee.last
+    var parent: UnsafeMutablePointer<EntryLink>?
+    var isLeft = false
+    var cursor = root
+    while let node = cursor {
+      parent = node
+      let other = node.entry
+      isLeft = other.pointer.pointee.first > last
+      if isLeft {
+        // Everything on the right begins behind the range, too.
+        cursor = node.pointee.left
+      } else {
+        if other.pointer.pointee.last >= first { return false }
+        // Everything on the left begins before the range: it overlaps if it reaches it.
+        if let left = node.pointee.left, left.pointee.greatest >= first { return false }
+        cursor = node.pointee.right
+      }
+    }
+    let summary = UnsafeMutablePointer<EntryLink>.ownSummary(entry)
+    link.initialize(
+      to: EntryLink(
+        left: nil, right: nil, parent: parent, greatest: last, tag: summary | 1))
+    guard let parent else {
+      root = link
+      return true
+    }
+    if isLeft { parent.pointee.left = link } else { parent.pointee.right = link }
+    // What a subtree says covers what those inside it say: above the first that says it already, all do.
+    var above: UnsafeMutablePointer<EntryLink>? = parent
+    while let node = above {
+      let tag = node.pointee.tag & ~EntryLink.stampMask | summary
+      if node.pointee.greatest >= last, node.pointee.tag == tag { break }
+      if last > node.pointee.greatest { node.pointee.greatest = last }
+      node.pointee.tag = tag
+      above = node.pointee.parent
+    }
+    if parent.height == 1 { retraceHeights(from: parent) }
+    return true
   }
 
   /// Takes `link` out.
@@ -302,10 +348,32 @@ struct IntervalTree {
       let top = balanced(node)
       if node == must { mayStop = true }
       if mayStop, top.pointee.greatest == greatest,
-        top.pointee.tag & ~EntryLink.secondBlockBit == summary
+        (top.pointee.tag ^ summary) & ~(EntryLink.secondBlockBit | EntryLink.heightMask) == 0
       {
+        if top.height != summary & EntryLink.heightMask {
+          retraceHeights(from: top.pointee.parent)
+        }
         return
       }
+      cursor = top.pointee.parent
+    }
+  }
+
+  /// The same where summaries are right already: in a large tree most steps upward are for heights.
+  @inline(never)
+  private mutating func retraceHeights(from start: UnsafeMutablePointer<EntryLink>?) {
+    var cursor = start
+    while let node = cursor {
+      let before = node.height
+      let left = node.pointee.left?.height ?? 0
+      let right = node.pointee.right?.height ?? 0
+      var top = node
+      if left > right &+ 1 || right > left &+ 1 {
+        top = balanced(node)
+      } else {
+        node.pointee.tag = node.pointee.tag & ~EntryLink.heightMask | (Swift.max(left, right) &+ 1)
+      }
+      if top.height == before { return }
       cursor = top.pointee.parent
     }
   }
@@ -370,46 +438,5 @@ struct IntervalTree {
       return
     }
     if parent.pointee.left == old { parent.pointee.left = new } else { parent.pointee.right = new }
-  }
-
-  // MARK: Checking
-
-  /// The number of entries; traps where order, balance or a summary is wrong. For tests and checked builds.
-  ///
-  /// - Parameter limit: subtrees higher than this are not looked into; their entries count as one.
-  func checked(limit: UInt64 = .max) -> UInt32 {
-    root.map { Self.check($0, nil, limit) } ?? 0
-  }
-
-  private static func check(
-    _ node: UnsafeMutablePointer<EntryLink>, _ parent: UnsafeMutablePointer<EntryLink>?,
-    _ limit: UInt64
-  ) -> UInt32 {
-    precondition(node.pointee.parent == parent, "IntervalTree: a parent is wrong")
-    if node.height > limit { return 1 }
-    let (left, right) = (node.pointee.left, node.pointee.right)
-    let first = node.entry.pointer.pointee.first
-    if let left { precondition(left.entry.pointer.pointee.first <= first, "IntervalTree: order") }
-    if let right { precondition(right.entry.pointer.pointee.first >= first, "IntervalTree: order") }
-    var count: UInt32 = 1
-    if let left { count += check(left, node, limit) }
-    if let right { count += check(right, node, limit) }
-    precondition(abs(node.balance) <= 1, "IntervalTree: out of balance")
-    let (greatest, tag) = (node.pointee.greatest, node.pointee.tag)
-    var expected = node.entry.pointer.pointee.last
-    if let left { expected = max(expected, left.pointee.greatest) }
-    if let right { expected = max(expected, right.pointee.greatest) }
-    precondition(greatest == expected, "IntervalTree: the greatest last key is wrong")
-    let writer =
-      UnsafeMutablePointer<EntryLink>.ownSummary(node.entry)
-      | (left?.pointee.tag ?? 0) & EntryLink.exclusiveBit
-      | (right?.pointee.tag ?? 0) & EntryLink.exclusiveBit
-    precondition(tag & EntryLink.exclusiveBit == writer, "IntervalTree: the exclusive bit is wrong")
-    let stamp = min(
-      node.entry.stamp << EntryLink.stampShift,
-      (left?.pointee.tag ?? .max) & EntryLink.stampMask,
-      (right?.pointee.tag ?? .max) & EntryLink.stampMask)
-    precondition(tag & EntryLink.stampMask == stamp, "IntervalTree: the least stamp is wrong")
-    return count
   }
 }

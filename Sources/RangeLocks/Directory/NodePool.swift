@@ -80,6 +80,11 @@ struct NodePool: @unchecked Sendable {
     (caches + Int(thread) &* nodeStride).assumingMemoryBound(to: NodeCache.self)
   }
 
+  /// The calling thread's, for its waits on all locks. Apart from the list, which tests look at while the thread waits.
+  func waitBudget() -> UnsafeMutablePointer<WaitBudget> {
+    (caches + Int(rl_thread_index()) &* nodeStride + 64).assumingMemoryBound(to: WaitBudget.self)
+  }
+
   private var latch: UnsafeMutablePointer<Latch> {
     (caches + Int(RL_MAX_THREADS) * nodeStride).assumingMemoryBound(to: Latch.self)
   }

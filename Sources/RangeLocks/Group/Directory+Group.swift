@@ -65,18 +65,23 @@ extension Directory {
           unlock(shards)
           return .moved
         }
-        if !findOccupied(group, besides: shards, more) { break }
+        if !findOccupied(group, besides: shards, more),
+          let outcome = decide(group, shards, more, mayWait: mayWait)
+        {
+          return outcome
+        }
         forEachHome(of: group) { $0.lower() }
         unlock(shards)
         // The set only grows, so the loop ends.
         shards.formUnion(more)
       }
-      return decide(group, shards, mayWait: mayWait)
     }
   }
 
-  /// Examines what is latched, publishes or not, and lets go.
-  private func decide(_ group: EntryGroup, _ shards: LevelShards, mayWait: Bool) -> Outcome {
+  /// Examines what is latched, publishes or not, and lets go; nil, and nothing done, if `more` has to be latched first.
+  private func decide(
+    _ group: EntryGroup, _ shards: LevelShards, _ more: LevelShards, mayWait: Bool
+  ) -> Outcome? {
     var isFree = true
     group.visitAll { entry in
       var examination = Examination(self, entry, .look)
@@ -90,6 +95,9 @@ extension Directory {
     }
     // One stamp for all: of two groups one is behind the other with every range.
     let stamp = isFree ? 0 : nextStamp()
+    // Who has a smaller one raised its counts before, but perhaps after our look for occupied shards. A range that has
+    // nobody in front is granted below, and does not look again: see "Stamps" in docs/range-lock.md.
+    if !isFree, findOccupied(group, besides: shards, more) { return nil }
     var waits = false
     group.visitAll { entry in
       if !isFree, isQueued(entry, stamp, shards) { waits = true }

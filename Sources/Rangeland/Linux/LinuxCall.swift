@@ -24,6 +24,8 @@ public enum LinuxCall: Int, CaseIterable, Sendable, Hashable {
   case mbind = 237
   case setMempolicy = 238
   case getMempolicy = 239
+  case processVMReadv = 310
+  case processVMWritev = 311
   case mlock2 = 325
   case mseal = 462
 }

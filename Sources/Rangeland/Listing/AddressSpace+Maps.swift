@@ -40,7 +40,11 @@ extension MappingInfo {
     text += "\(sharedObject ?? file ?? 0) "
     if let name = listedName ?? (heap.map(range.overlaps) == true ? "[heap]" : nil) {
       let width = text.utf8.count - start
-      text += String(repeating: " ", count: max(0, 73 - width)) + name
+      text += String(repeating: " ", count: max(0, 73 - width))
+      // A name that would look like two lines is told as Linux tells it (`seq_path`).
+      for character in name.unicodeScalars {
+        if character == "\n" { text += "\\012" } else { text.unicodeScalars.append(character) }
+      }
     }
     text += "\n"
   }

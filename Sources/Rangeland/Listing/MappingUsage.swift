@@ -10,11 +10,13 @@ public struct MappingUsage: Sendable, Hashable {
   public var proportional: UInt64 = 0
   /// The part of `proportional` that was written to (`Pss_Dirty`).
   public var proportionalDirty: UInt64 = 0
-  /// Mapped elsewhere too, not written, and written (`Shared_Clean`, `Shared_Dirty`).
+  /// Mapped elsewhere too, and not written to (`Shared_Clean`).
   public var sharedClean: UInt64 = 0
+  /// Mapped elsewhere too, and written to (`Shared_Dirty`).
   public var sharedDirty: UInt64 = 0
-  /// Mapped only here (`Private_Clean`, `Private_Dirty`).
+  /// Mapped only here, and not written to (`Private_Clean`).
   public var privateClean: UInt64 = 0
+  /// Mapped only here, and written to (`Private_Dirty`).
   public var privateDirty: UInt64 = 0
   /// Read or written through this mapping's page tables (`Referenced`).
   public var referenced: UInt64 = 0

@@ -46,7 +46,7 @@ enum LockOrder {
         precondition(
           rank != .space || held(.space) == 0,
           "the space is used by a hook that runs under its lock, or by an operation of its own: special "
-            + "mappings' hooks must not call the space")
+            + "mappings' hooks must not call an address space")
         precondition(
           mayNest || held(later) == 0,
           "lock order: \(rank) is wanted while \(later) is held (docs/design.md section 4)")

@@ -51,6 +51,8 @@ public enum OperationKind: UInt8, CaseIterable, Sendable, Codable {
   case remapPages
   /// Which pages were written to.
   case written
+  /// Pages that keep their frames without a lock: copies between spaces.
+  case pin
 
   /// The name in reports.
   public var name: String {
@@ -81,6 +83,7 @@ public enum OperationKind: UInt8, CaseIterable, Sendable, Codable {
     case .writeBack: "writeback"
     case .remapPages: "remappages"
     case .written: "written"
+    case .pin: "pin"
     }
   }
 }

@@ -8,9 +8,15 @@
 import SystemPackage
 
 extension AddressSpace {
-  /// Reads a value at any alignment. Values of 1, 2, 4 and 8 aligned bytes are read in one piece
-  /// (relaxed atomic); others are copied.
+  /// Reads a value at any alignment, over the border of two pages too. Values of 1, 2, 4 and 8 aligned bytes are read
+  /// in one piece (relaxed atomic); others are copied.
   ///
+  /// Takes no lock where the thread has used the page before; else it makes a fault first: see `fault`. The right to
+  /// execute is no right to be asked for here: `fault(at:_:)` asks for it.
+  ///
+  /// - Parameters:
+  ///   - type: one for which any bytes mean something: what nobody has stored reads as zeros.
+  ///   - address: any.
   /// - Throws: `AccessFault` with the address that refused.
   @inlinable
   public func load<T: BitwiseCopyable>(
@@ -76,7 +82,8 @@ extension AddressSpace {
   }
 
   /// Writes a value at any alignment. Values of 1, 2, 4 and 8 aligned bytes are written in one piece
-  /// (relaxed atomic); others are copied, and a fault in the middle leaves what came before.
+  /// (relaxed atomic); others are copied. A fault leaves nothing of the value, unless the mappings change while it is
+  /// stored. Locks as `load`.
   ///
   /// - Throws: `AccessFault` with the address that refused.
   @inlinable
@@ -126,9 +133,13 @@ extension AddressSpace {
 
   /// Replaces 8 bytes by `desired` if they are `expected`, atomically and sequentially consistent.
   ///
-  /// - Parameter address: a multiple of 8.
+  /// - Parameters:
+  ///   - address: a multiple of 8.
+  ///   - expected: what has to be there.
+  ///   - desired: what is there afterwards.
   /// - Returns: what was there; the exchange took place if that equals `expected`.
-  /// - Throws: `AccessFault` with the address that refused.
+  /// - Throws: `AccessFault` with the address that refused; the right to write is asked for whatever is there.
+  /// - Precondition: the address is a multiple of 8.
   public func compareExchange(
     at address: Address, expected: UInt64, desired: UInt64
   ) throws(AccessFault) -> UInt64 {
@@ -143,7 +154,8 @@ extension AddressSpace {
     return seen
   }
 
-  /// Copies out of the space, page by page; each page is read as it is at one instant.
+  /// Copies out of the space, page by page: the bytes of each are of one mapping, whatever becomes of it meanwhile. Stores of
+  /// other threads that run beside the call may be seen in part.
   ///
   /// - Throws: `AccessFault` with the first address that refused; what came before it was copied.
   public func read(
@@ -160,7 +172,35 @@ extension AddressSpace {
     }
   }
 
-  /// Copies into the space, page by page.
+  /// The same, into an array, which is allocated: for what is not done often.
+  ///
+  /// - Parameters:
+  ///   - address: any.
+  ///   - count: bytes, not negative.
+  /// - Throws: `AccessFault` with the first address that refused.
+  public func read(at address: Address, count: Int) throws(AccessFault) -> [UInt8] {
+    precondition(count >= 0, "AddressSpace.read: the count is negative")
+    var bytes = [UInt8](repeating: 0, count: count)
+    var failure: AccessFault?
+    bytes.withUnsafeMutableBytes {
+      do throws(AccessFault) {
+        try read(at: address, into: $0)
+      } catch {
+        failure = error
+      }
+    }
+    if let failure { throw failure }
+    return bytes
+  }
+
+  /// Copies the bytes of a span into the space, page by page: `try space.write(array.span.bytes, at: address)`.
+  ///
+  /// - Throws: `AccessFault` with the first address that refused; what came before it was copied.
+  public func write(_ bytes: RawSpan, at address: Address) throws(AccessFault) {
+    try bytes.withUnsafeBytes { (bytes) throws(AccessFault) in try write(bytes, at: address) }
+  }
+
+  /// Copies into the space, page by page, as `read`.
   ///
   /// - Throws: `AccessFault` with the first address that refused; what came before it was copied.
   public func write(

@@ -17,6 +17,7 @@ extension AddressSpace {
   /// reading.
   ///
   /// - Parameters:
+  ///   - advice: what is said of the range.
   ///   - start: a page-aligned address.
   ///   - length: in bytes, rounded up to pages; 0 does nothing.
   /// - Throws: `EINVAL` for an unaligned start, a length that wraps, and where `Advice` says so; `EPERM` for a

@@ -12,7 +12,7 @@ import SystemPackage
 extension AddressSpace {
   /// Makes a copy of the space: the same mappings at the same addresses, with the same content, as of one instant.
   ///
-  /// Private pages are shared until one of the two writes; shared and file mappings stay shared. Left out are
+  /// Private pages are shared until one of the two writes; shared mappings, of files too, stay shared. Left out are
   /// mappings with `Advice.dontFork`; those with `wipeOnFork` are empty; nothing is locked in memory. Limits, policies,
   /// the heap and its break, markers, and the lock's policy are the parent's; the owner's word is 0. Pages that are pinned
   /// are copied at once.

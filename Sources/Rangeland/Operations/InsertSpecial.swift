@@ -17,7 +17,9 @@ extension AddressSpace {
   ///   - length: in bytes, rounded up to pages.
   ///   - address: where it goes. A fixed address never replaces anything.
   ///   - protection: the rights of its pages.
-  ///   - allowed: the rights that `protect` may give (Linux `VM_MAY*`).
+  ///   - allowed: the rights that `protect` may give (Linux `VM_MAY*`). `protection` is not checked against them.
+  ///   - sharing: `.private` copies a page when it is written to; `.shared` writes to the page that all
+  ///     pieces of this mapping show.
   /// - Returns: the first address.
   /// - Throws: `EINVAL` for no length or an unaligned fixed address; `ENOMEM` when a fixed address is taken or
   ///   beyond the space, when no gap is large enough, or without memory for records. On an error nothing

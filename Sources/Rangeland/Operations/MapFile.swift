@@ -20,7 +20,10 @@ extension AddressSpace {
   ///   - file: of the space's own `memory`.
   ///   - offset: in bytes, a multiple of the page size.
   ///   - length: in bytes, rounded up to pages; may reach beyond the end of the file.
-  ///   - address, protection, options: as for anonymous memory.
+  ///   - address: where it goes; the space chooses by default.
+  ///   - protection: the rights of its pages. `.write` needs a handle that may write only if the mapping is shared.
+  ///   - sharing: `.shared` writes to the file, `.private` to copies.
+  ///   - options: further properties.
   /// - Returns: the first address.
   /// - Throws: in Linux's order `EINVAL` for an unaligned offset, or no length; then what an address is refused for, as
   ///   for anonymous memory; `EOVERFLOW` for an offset that no file has; `EACCES` for a right that the handle does not

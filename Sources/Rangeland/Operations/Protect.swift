@@ -17,10 +17,11 @@ extension AddressSpace {
   /// - Parameters:
   ///   - start: a page-aligned address.
   ///   - length: in bytes, rounded up to pages; 0 does nothing.
+  ///   - protection: all rights that the pages are to have; `[]` = none, and every access is refused.
   ///   - fromStackStart: the range begins where the first mapping in it begins, which has to be a stack
   ///     (`PROT_GROWSDOWN`); `EINVAL` otherwise, `ENOMEM` when there is none.
   /// - Throws: `EINVAL` for an unaligned start, or a part of a special mapping that may not be cut; `EACCES` for
-  ///   a right that a special mapping does not allow and `EPERM` for a sealed
+  ///   a right that a special mapping or the handle of a file does not allow and `EPERM` for a sealed
   ///   mapping (what is before it is changed); `ENOMEM` for a range beyond the space, a hole (what is before
   ///   it is changed, as in Linux), or when there is no memory for the records of a split.
   public func protect(

@@ -119,4 +119,14 @@ extension AddressSpace {
     }
     return result
   }
+
+  /// The pages of `range` that are files' on disks, and present: not the copies that private mappings have of them. For the
+  /// verifier, which compares it with what is counted.
+  package func residentFilePages(in range: AddressRange) -> Int {
+    var count = 0
+    tables.forEachEntry(in: range, reclaimer.context()) { _, entry in
+      if entry.isPresent && entry.kind == .file { count += 1 }
+    }
+    return count
+  }
 }

@@ -17,6 +17,7 @@ extension AddressSpace {
   /// - Parameters:
   ///   - start: a page-aligned address.
   ///   - length: in bytes, rounded up to pages; 0 does nothing.
+  ///   - policy: `.default` = none of their own.
   ///   - strict: `EIO` when a page lies on a node that the policy does not name (`MPOL_MF_STRICT`). Pages
   ///     lie on node 0, so that is the fate of any present page under a policy that names none (`.local`), or
   ///     only others (`.relativeNodes`).

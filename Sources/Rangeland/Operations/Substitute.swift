@@ -15,6 +15,8 @@ extension AddressSpace {
   ///
   /// - Parameters:
   ///   - range: page aligned, inside the space.
+  ///   - protection: the rights of its pages.
+  ///   - sharing: who sees writes to it.
   ///   - file: the number by which the caller knows the file; `nil` = anonymous memory. Private mappings of
   ///     one file merge where their offsets continue.
   ///   - pageOffset: of `range.start` in the file, in pages.

@@ -29,6 +29,7 @@ extension AddressSpace {
   /// - Parameters:
   ///   - start: a page-aligned address.
   ///   - length: in bytes, rounded up to pages; 0 does nothing.
+  ///   - options: `.now` unless said otherwise.
   /// - Throws: `EINVAL` for an option that does not exist, an unaligned start, or `.now` with `.later`; `ENOMEM` for a
   ///   length that wraps, and when a part of the range is not mapped, after all that is mapped was done;
   ///   `EBUSY` for `.invalidate` of a locked mapping; with `.now` the error of a write-back (`EIO`, `ENOSPC`, what a

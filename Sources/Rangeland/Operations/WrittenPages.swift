@@ -11,6 +11,7 @@ extension AddressSpace {
   /// The pages of a range that this space has written to since the last call that reset them, or since they were first
   /// mapped, of whatever memory: what an emulator has to draw again, a migration to send again.
   ///
+  /// The child of a fork begins with what its parent tells of private memory, and with nothing of shared memory.
   /// What was written through another space, or through a page that is no longer mapped (unmapped, thrown away by advice,
   /// gone with the end of its file), is not told. Takes the space lock for reading over the range.
   ///

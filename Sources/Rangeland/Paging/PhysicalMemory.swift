@@ -27,14 +27,17 @@ public final class PhysicalMemory: @unchecked Sendable {
   /// Frames in 16 GiB.
   public static var defaultFrameLimit: Int { 4 << 20 }
 
-  /// Reserves memory for `frameLimit` page frames of 4 KiB.
+  /// Reserves memory for `frameLimit` page frames of 4 KiB. The operating system gives it when it is first used, and gets it
+  /// back when the last space and file object that use it have gone.
   ///
+  /// - Parameter frameLimit: what spaces and file objects have together. Beyond it an access is an `AccessFault`, and a
+  ///   call that needs a page throws.
   /// - Precondition: `0 < frameLimit < 2^32 - 64`.
   /// - Throws: `ENOMEM` when the operating system refuses the address space.
   public init(frameLimit: Int = PhysicalMemory.defaultFrameLimit) throws(Errno) {
     precondition(
       frameLimit > 0 && frameLimit < Int(UInt32.max) - 64,
-      "PhysicalMemory: frame limit out of range")
+      "PhysicalMemory: a memory has from 1 to 4,294,967,230 frames")
     guard let reclaimer = Reclaimer.make() else { throw Errno.noMemory }
     guard let arena = FrameArena.make(limit: UInt32(frameLimit), reclaimer: reclaimer) else {
       Reclaimer.destroy(reclaimer)

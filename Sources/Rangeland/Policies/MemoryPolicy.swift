@@ -14,11 +14,17 @@ public struct MemoryPolicy: Sendable, Hashable {
   public enum Mode: Int32, Sendable, Hashable, CaseIterable {
     /// None: that of the thread, or else the node where a page is first touched.
     case `default` = 0
+    /// This node, or others when it is full (`MPOL_PREFERRED`).
     case preferred = 1
+    /// These nodes and no others (`MPOL_BIND`).
     case bind = 2
+    /// Page by page the next of these (`MPOL_INTERLEAVE`).
     case interleave = 3
+    /// Where a page is first touched, whatever the thread's policy is (`MPOL_LOCAL`).
     case local = 4
+    /// These nodes, or others when they are full (`MPOL_PREFERRED_MANY`).
     case preferredMany = 5
+    /// As `interleave`, in proportion to weights (`MPOL_WEIGHTED_INTERLEAVE`).
     case weightedInterleave = 6
   }
 
@@ -41,7 +47,9 @@ public struct MemoryPolicy: Sendable, Hashable {
     }
   }
 
+  /// How nodes are chosen.
   public let mode: Mode
+  /// What the nodes mean.
   public let flags: Flags
   /// Bit n stands for node n: as asked for with `staticNodes` or `relativeNodes`, otherwise as allowed.
   public let nodes: UInt64

@@ -24,6 +24,7 @@ public struct Limits: Sendable, Hashable {
   /// No limits.
   public init() {}
 
+  /// The limits that are named, and no others.
   public init(
     addressSpace: UInt64? = nil, data: UInt64? = nil, lockedMemory: UInt64? = nil,
     stack: UInt64? = nil, mappingCount: Int? = nil, overcommit: Overcommit = .always,

@@ -19,6 +19,15 @@ struct ParkPoint: ~Copyable {
     /// there are fewer processors than threads.
     borrowing func yieldAlways() { yields.store(true, ordering: .relaxed) }
 
+    /// A hook that every operation calls as it passes, as the bits of a retained `ParkHook`; 0 = none.
+    private let hook = Atomic<UInt>(0)
+
+    /// From now on every operation that passes calls `hook`, holding its lock. Set once; it is never let go.
+    borrowing func callAlways(_ hook: ParkHook) {
+      self.hook.store(
+        UInt(bitPattern: Unmanaged.passRetained(hook).toOpaque()), ordering: .releasing)
+    }
+
     /// The next operation of this kind parks after it got its lock.
     borrowing func arm(_ operation: OperationKind) {
       state.store(0, ordering: .relaxed)
@@ -44,6 +53,10 @@ struct ParkPoint: ~Copyable {
   borrowing func pass(_ operation: OperationKind) {
     #if RANGELAND_CHECKS
       if yields.load(ordering: .relaxed) { rl_yield() }
+      // Acquires what the hook was made with.
+      if let hook = UnsafeRawPointer(bitPattern: hook.load(ordering: .acquiring)) {
+        Unmanaged<ParkHook>.fromOpaque(hook)._withUnsafeGuaranteedRef { $0.pass(operation) }
+      }
       let wanted = UInt32(operation.rawValue) + 1
       if armed.load(ordering: .relaxed) == wanted,
         armed.compareExchange(expected: wanted, desired: 0, ordering: .acquiringAndReleasing)
@@ -55,6 +68,12 @@ struct ParkPoint: ~Copyable {
       }
     #endif
   }
+}
+
+/// What a test does inside every operation.
+final class ParkHook: Sendable {
+  let pass: @Sendable (OperationKind) -> Void
+  init(_ pass: @escaping @Sendable (OperationKind) -> Void) { self.pass = pass }
 }
 
 extension AddressSpace {

@@ -48,8 +48,11 @@ public enum Placement: String, Sendable, CaseIterable, Codable {
 
 /// What a thread wants to do with a page.
 public enum AccessKind: UInt8, Sendable, Hashable {
+  /// A load.
   case read
+  /// A store, or a load and a store in one.
   case write
+  /// A fetch of an instruction.
   case execute
 }
 
@@ -63,7 +66,8 @@ public struct AccessFault: Error, Hashable, Sendable, CustomStringConvertible {
     case notPermitted
     /// SIGSEGV `SI_KERNEL`: the address is not canonical; Linux reports address 0.
     case notCanonical
-    /// SIGBUS `BUS_ADRERR`: the mapping has no page there.
+    /// SIGBUS `BUS_ADRERR`: the mapping has no page there (behind the end of a file, where a special mapping says so), or one
+    /// that cannot be read: the file or the pager had an error, which `FileObject.read` tells.
     case noPage
     /// The space is out of frames or page tables: Linux would call its out-of-memory killer.
     case outOfMemory
@@ -76,13 +80,19 @@ public struct AccessFault: Error, Hashable, Sendable, CustomStringConvertible {
   /// What was attempted.
   public var access: AccessKind
 
+  /// A refusal as the space would report it, for those who refuse accesses of their own.
+  public init(reason: Reason, address: Address, access: AccessKind) {
+    (self.reason, self.address, self.access) = (reason, address, access)
+  }
+
+  /// What was attempted, where, and why not: `write at 0x1000: not permitted (SEGV_ACCERR)`.
   public var description: String {
     let what =
       switch reason {
       case .notMapped: "no mapping (SEGV_MAPERR)"
       case .notPermitted: "not permitted (SEGV_ACCERR)"
-      case .notCanonical: "not a canonical address (SI_KERNEL)"
-      case .noPage: "the mapping has no page there (BUS_ADRERR)"
+      case .notCanonical: "told for an address that is not canonical (SI_KERNEL)"
+      case .noPage: "no page there, or it cannot be read (BUS_ADRERR)"
       case .outOfMemory: "no physical memory left"
       }
     return "\(access) at 0x\(String(address, radix: 16)): \(what)"

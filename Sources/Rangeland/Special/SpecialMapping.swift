@@ -10,7 +10,8 @@
 /// One value may be inserted any number of times, and in several spaces; a space keeps it until the space ends.
 ///
 /// Hooks run on the thread that makes the call, while it holds the space lock over the mapping's pages. They must
-/// not use the space: checked builds trap. They may be called from several threads at once.
+/// not call this space or another one: checked builds trap, others may wait for themselves. They may be called from several
+/// threads at once. What needs a space or time is better made by a `Pager`.
 public final class SpecialMapping: Sendable {
   /// How the pages are treated.
   public enum Kind: Sendable, Hashable {
@@ -32,6 +33,7 @@ public final class SpecialMapping: Sendable {
 
   /// The name in listings, as `[vdso]`.
   public let name: String
+  /// How the pages are treated.
   public let kind: Kind
   /// Whether a part of the mapping may be unmapped, moved, or get attributes of its own. If not, such a call
   /// is refused with `EINVAL` (Linux `vm_operations_struct.may_split`; no for `vm_special_mapping`).
@@ -46,6 +48,10 @@ public final class SpecialMapping: Sendable {
   /// Describes a mapping.
   ///
   /// - Parameters:
+  ///   - name: for listings.
+  ///   - kind: how the pages are treated.
+  ///   - content: what they hold when they are first touched.
+  ///   - maySplit: whether a part may be unmapped, moved, or get attributes of its own.
   ///   - isVDSO: a space notes where it stands (Linux `mm->context.vdso`).
   ///   - moved: the mapping, or a part of one that may be cut, was moved: its old and its new place (Linux
   ///     `vm_special_mapping.mremap`).

@@ -3,14 +3,20 @@
 // `rangeland compare [FILE]...`: recordings under every policy.
 
 import ArgumentParser
+import Rangeland
 import RangelandReplay
 
 struct CompareCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "compare",
-    abstract: "Replay a recording under each lock policy, side by side.",
+    abstract:
+      "What the address-space lock cost a recorded program, and what it would cost under each policy.",
     discussion: """
-      Replays what a program did to its address space on a Rangeland AddressSpace: one thread for each recorded \
+      Recorded: what the kernel made the program wait for its lock. Simulated: the recording's own timing under each \
+      policy on more processors (rangeland simulate has the options). Measured: what an operation costs. Last comes \
+      the verdict. docs/insight.md says what each figure means.
+
+      For the third part it replays what a program did to its address space on a Rangeland AddressSpace: one thread for each recorded \
       thread, as fast as the recorded order of overlapping operations allows. Prints for every policy how many \
       operations a second were done, what an operation costs, how long threads waited for locks, and which \
       operations waited for which. A wait is false when nobody ahead worked on the same pages.
@@ -23,6 +29,11 @@ struct CompareCommand: ParsableCommand {
 
   @Option(help: "Runs of every policy that are counted; figures are medians.")
   var rounds = 5
+
+  @Option(
+    help: ArgumentHelp(
+      "Write a page with all of it, and pictures, that a browser shows.", valueName: "file"))
+  var html: String?
 
   @Flag(help: "Print JSON.")
   var json = false
@@ -39,6 +50,7 @@ struct CompareCommand: ParsableCommand {
     let recordings = try paths.map { path in (path, try Recording(path: path)) }
     var results: [ComparedRecording] = []
     for (path, recording) in recordings { results.append(try compare(path, recording)) }
+    if let html { try HTMLReport.write(results.map(\.page), to: html) }
     let report = CompareReport(recordings: results)
     try Terminal.print(json ? report.json() : report.text())
     if results.contains(where: { $0.comparison.mismatches > 0 }) { throw Difference() }
@@ -51,6 +63,12 @@ struct CompareCommand: ParsableCommand {
         .nothingRecorded, file: path, at: .file, "the recording holds no operation to replay",
         advice: "record a program that maps memory or touches pages")
     }
+    let settings = SimulationSettings()
+    let simulated = try SimulatedRecording(path, recording, settings: settings)
+    let most = simulated.program.mostCores
+    let runs = try simulated.run(
+      cores: Simulation.usualCores.filter { $0 <= most }, settings: settings)
+    let report = RecordingReport(name: simulated.name, recording, simulated.program, runs: runs)
     var progress = Progress()
     defer { progress.clear() }
     do {
@@ -59,7 +77,7 @@ struct CompareCommand: ParsableCommand {
         isCancelled: { Interruption.isRequested })
       return ComparedRecording(
         path: path, program: recording.info.program, threads: recording.threads.count,
-        comparison: comparison)
+        comparison: comparison, report: report, settings: settings)
     } catch ReplayError.interrupted {
       throw Interrupted()
     } catch {
@@ -74,6 +92,31 @@ struct ComparedRecording {
   var program: String
   var threads: Int
   var comparison: PolicyComparison
+  /// What it waited, what simulations came to, and the verdict.
+  var report: RecordingReport
+  var settings: SimulationSettings
+
+  /// What simulations came to.
+  var simulation: SimulationReport {
+    SimulationReport(
+      program: report.program, runs: report.runs,
+      leftOut: Simulation.usualCores.filter { $0 > report.program.mostCores }, settings: settings)
+  }
+
+  /// All of it for a page.
+  var page: RecordingReport {
+    var page = report
+    page.costSubjects = comparison.rows.map { ".\($0.policy.rawValue)" }
+    page.costs = OperationKind.allCases.compactMap { operation in
+      let found = comparison.rows.map { row in
+        row.byOperation.first { $0.operation == operation }
+      }
+      guard let count = found.compactMap({ $0?.count }).max() else { return nil }
+      return RecordingReport.Cost(
+        operation: operation.name, count: count, nanoseconds: found.map { $0?.medianNanoseconds })
+    }
+    return page
+  }
 
   /// The file's name without folders.
   var name: String { path.split(separator: "/").last.map(String.init) ?? path }

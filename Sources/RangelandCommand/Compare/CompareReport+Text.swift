@@ -22,8 +22,11 @@ extension CompareReport {
       text += "substituted by their effect on the layout: "
       text += plan.substituted.map { "\($0.count) \($0.kind)" }.joined(separator: ", ") + "\n"
     }
-    text += "\n" + table(rows)
+    text += "\n== Recorded ==\n" + recorded(recording.report.waits)
+    text += "\n== Simulated ==\n" + recording.simulation.text()
+    text += "\n== Measured ==\n" + table(rows)
     text += "\n" + warning + "\n" + waits(rows) + blocked(rows)
+    text += "\n== Verdict ==\n" + wrapped(recording.report.verdict.text)
     for row in rows where row.mismatches > 0 {
       text += "\n\(row.policy): \(row.mismatches) operations came to something else than recorded\n"
       for example in row.examples { text += "  \(example)\n" }
@@ -36,7 +39,7 @@ extension CompareReport {
   private static let labelWidth = 34
   private static let columnWidth = 13
 
-  private static func line(_ label: String, _ cells: [String]) -> String {
+  static func line(_ label: String, _ cells: [String]) -> String {
     let padding = String(repeating: " ", count: max(1, labelWidth - label.count))
     return label + padding
       + cells.map { String(repeating: " ", count: max(1, columnWidth - $0.count)) + $0 }.joined()
@@ -123,11 +126,11 @@ extension CompareReport {
 
   // MARK: numbers
 
-  private static func fixed(_ value: Double, _ digits: Int) -> String {
+  static func fixed(_ value: Double, _ digits: Int) -> String {
     String(format: "%.\(digits)f", value)
   }
 
-  private static func micro(_ nanoseconds: UInt64) -> String {
+  static func micro(_ nanoseconds: UInt64) -> String {
     fixed(Double(nanoseconds) / 1e3, 1)
   }
 

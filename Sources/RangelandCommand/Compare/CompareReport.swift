@@ -27,6 +27,11 @@ struct CompareReport {
       "threads": .count(recording.threads), "operations": .count(plan.operations),
       "substituted": .counts(plan.substituted), "ambiguousPairs": .count(plan.ambiguousPairs),
       "orderedOperations": .count(plan.orderedSteps), "rounds": .count(recording.comparison.rounds),
+      "verdict": .object([
+        "weight": .string(recording.report.verdict.weight.rawValue),
+        "text": .string(recording.report.verdict.text),
+      ]), "recorded": recording.report.waits.map { document($0) } ?? .null,
+      "simulated": recording.simulation.document(),
       "rows": .array(recording.comparison.rows.map(document)),
     ])
   }

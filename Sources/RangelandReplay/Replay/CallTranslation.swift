@@ -29,7 +29,19 @@ struct Translation {
 
   /// One call, which changes `range`.
   init(_ call: ReplayCall, _ range: Range<UInt64>, _ effect: LayoutEffect) {
-    self.init([ReplayStep(.call, range)], effect)
+    var step = ReplayStep(.call, range)
+    switch effect {
+    case .map(let area):
+      step = ReplayStep(.call, area)
+      (step.start, step.end) = (range.lowerBound, range.upperBound)
+      step.callEffect = .map
+    case .move:
+      step.protection = [.read, .write]
+      step.callEffect = .map
+    case .none, .unmap, .protect, .advise: break
+    }
+    step.callOperation = call.operation
+    self.init([step], effect)
     self.call = call
   }
 

@@ -208,7 +208,7 @@ final class Replay: @unchecked Sendable {
   {
     var byOperation: [OperationKind: [UInt32]] = [:]
     for (index, step) in plan.steps.enumerated() {
-      if let operation = plan.operation(of: step) {
+      if let operation = step.operation {
         byOperation[operation, default: []].append(latencies[index])
       }
     }

@@ -5,8 +5,6 @@
 // Guarantee: the steps, ordered as the planner placed them, are one history of the program in which every call
 // has the result that was recorded; a step depends only on steps before it there, so a replay always ends.
 
-import Rangeland
-
 /// A recording, made ready to be replayed any number of times.
 public struct ReplayPlan: Sendable {
   /// "`thread` has finished this many steps."
@@ -41,11 +39,6 @@ public struct ReplayPlan: Sendable {
   public internal(set) var finalLayout: [RecordedArea] = []
   /// The most threads that the recording had at one moment, or all of them where it does not tell.
   public internal(set) var threadsAtOnce = 0
-
-  /// The operation of a step as reports name it; nil for the start of a thread.
-  public func operation(of step: ReplayStep) -> OperationKind? {
-    step.action == .call ? calls[Int(step.call)].operation : step.operation
-  }
 
   /// Steps that wait for steps of other threads.
   public var orderedSteps: Int { steps.count { !$0.dependencies.isEmpty } }

@@ -18,8 +18,11 @@ struct ReplayPlanner {
   private var plan = ReplayPlan()
   private var model: LayoutModel
   private var order = OverlapOrder()
-  /// The steps of each thread so far.
+  /// The steps of each thread so far, unless a simulation is made, and their number.
   private var emitted: [[ReplayStep]]
+  private var emittedCounts: [Int]
+  /// Takes the steps when a simulation is made.
+  private var simulation: SimulationBuilder?
   /// Per thread, the position of its head in the recording; -1 before its beginning.
   private var position: [Int]
   /// Threads that have begun and are not done.
@@ -36,10 +39,23 @@ struct ReplayPlanner {
     return planner.finish()
   }
 
+  /// The same history as a program for the simulator, step by step: no plan is held.
+  static func simulation(
+    _ recording: Recording, _ settings: SimulationSettings
+  ) -> SimulationProgram {
+    var planner = ReplayPlanner(recording)
+    planner.simulation = SimulationBuilder(recording, settings: settings)
+    planner.simulation?.setUp(planner.plan.setup)
+    planner.placeAll()
+    guard var builder = planner.simulation.take() else { preconditionFailure("it was set above") }
+    return builder.finish()
+  }
+
   private init(_ recording: Recording) {
     self.recording = recording
     model = LayoutModel(recording.initialLayout)
     emitted = Array(repeating: [], count: recording.threads.count)
+    emittedCounts = Array(repeating: 0, count: recording.threads.count)
     position = Array(repeating: -1, count: recording.threads.count)
     surroundings = ReplaySurroundings(recording)
     setUp()
@@ -52,6 +68,9 @@ struct ReplayPlanner {
       plan.setup.append(ReplayStep(.setHeap, heap.start..<heap.start))
       if heap.end > heap.start {
         var step = ReplayStep(.call, heap.start..<heap.end)
+        step.callOperation = .setBreak
+        step.callEffect = .map
+        step.protection = [.read, .write]
         step.call = UInt32(plan.calls.count)
         plan.calls.append(ReplayCall(.brk, LinuxArguments(heap.end), result: heap.end))
         plan.setup.append(step)
@@ -181,9 +200,15 @@ struct ReplayPlanner {
   /// Starts a thread: a step of its maker, placed where the maker stands.
   private mutating func begin(_ thread: Int) {
     if let parent = recording.threads[thread].beginning.parent {
-      emitted[parent].append(ReplayStep(.spawn, UInt64(thread)..<UInt64(thread)))
+      emittedCounts[parent] += 1
+      if simulation == nil {
+        emitted[parent].append(ReplayStep(.spawn, UInt64(thread)..<UInt64(thread)))
+      } else {
+        simulation?.spawn(thread, by: parent)
+      }
     } else {
       plan.roots.append(thread)
+      simulation?.addRoot(thread)
     }
     advance(thread)
     if position[thread] < recording.threads[thread].steps.count { active.append(thread) }
@@ -217,6 +242,7 @@ struct ReplayPlanner {
     }
     if let name = translation.substituted { count(name) }
     for step in translation.steps { emit(step, translation, thread, event) }
+    simulation?.place(event, thread)
     advance(thread)
   }
 
@@ -226,18 +252,24 @@ struct ReplayPlanner {
     var step = step
     if step.action == .call, let call = translation.call {
       step.call = UInt32(plan.calls.count)
-      plan.calls.append(call)
+      if simulation == nil { plan.calls.append(call) }
     }
-    let mark = OverlapOrder.Mark(thread: thread, step: emitted[thread].count, exit: event.exit)
-    let first = plan.dependencies.count
+    let mark = OverlapOrder.Mark(thread: thread, step: emittedCounts[thread], exit: event.exit)
+    emittedCounts[thread] += 1
+    var waits: [ReplayPlan.Dependency] = []
     if step.action == .fault && translation.changes == nil {
-      plan.dependencies += order.addReader(
-        page: step.start & ~4095, mark, enter: event.enter)
+      waits = order.addReader(page: step.start & ~4095, mark, enter: event.enter)
     } else {
       for range in translation.changes ?? [step.start..<step.end] where !range.isEmpty {
-        plan.dependencies += order.addWriter(range, mark, enter: event.enter)
+        waits += order.addWriter(range, mark, enter: event.enter)
       }
     }
+    if simulation != nil {
+      simulation?.add(step, waits: waits)
+      return
+    }
+    let first = plan.dependencies.count
+    plan.dependencies += waits
     step.dependencies = first..<plan.dependencies.count
     emitted[thread].append(step)
     plan.operations += 1

@@ -67,6 +67,10 @@ public struct ReplayStep: Sendable {
   var pageOffset: UInt64 = 0
   /// For `call`: its position in `ReplayPlan.calls`.
   var call: UInt32 = 0
+  /// For `call`: what it is, as reports name it.
+  var callOperation: OperationKind?
+  /// For `call`: what it does to mappings over its whole range, as a simulation sees it.
+  var callEffect = SimulationStep.Effect.none
   /// What the recording says came of it.
   public var expected: ReplayOutcome = .success
   /// The dependencies, as positions in `ReplayPlan.dependencies`.
@@ -97,10 +101,11 @@ public struct ReplayStep: Sendable {
   /// Above the numbers of files that have names.
   private static let nameless: UInt64 = 1 << 48
 
-  /// The operation as reports name it; nil for `spawn`, and for a `call`, which `ReplayPlan` knows.
-  var operation: OperationKind? {
+  /// The operation as reports name it; nil for what is none (`spawn`).
+  public var operation: OperationKind? {
     switch action {
-    case .call, .setHeap: nil
+    case .call: callOperation
+    case .setHeap: nil
     case .residency: .residency
     case .fork: .fork
     case .insertSpecial: .insertSpecial

@@ -29,6 +29,8 @@ extension VerifyCall {
     case munlockall
     case msync
     case munmap
+    case processRead = "process_vm_readv"
+    case processWrite = "process_vm_writev"
     case remapFilePages = "remap_file_pages"
     case setrlimit
     case store
@@ -58,10 +60,15 @@ extension VerifyCall {
       case .munlockall: LockAllCall(unlocks: true)
       case .msync: SynchronizeCall()
       case .munmap: UnmapCall()
+      case .processRead: TransferCall(isWrite: false)
+      case .processWrite: TransferCall(isWrite: true)
       case .remapFilePages: RemapPagesCall()
       case .setrlimit: LimitCall()
       case .store: AccessCall(isStore: true)
       }
     }
+
+    /// A copy between two spaces.
+    var isTransfer: Bool { self == .processRead || self == .processWrite }
   }
 }

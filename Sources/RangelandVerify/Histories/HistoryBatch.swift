@@ -74,18 +74,33 @@ final class HistoryBatch: @unchecked Sendable {
       // processors.
       if random.chance(40) { rl_yield() }
       let began = clock.add(1, ordering: .sequentiallyConsistent).newValue
-      let outcome = subject.perform(call)
+      let outcome = call.kind == .fork ? fork() : subject.perform(call)
       let ended = clock.add(1, ordering: .sequentiallyConsistent).newValue
       made.append(HistoryCall(call: call, outcome: outcome, began: began, ended: ended))
     }
     return made
   }
 
-  /// Looks at the pages, and empties the window.
-  private func finish() {
+  /// A copy, and what is in it. Nobody else has it, so that it may be looked at page by page.
+  private func fork() -> VerifyOutcome {
+    guard let child = subject.fork() else { return VerifyOutcome(.noMemory) }
+    var outcome = VerifyOutcome.success
+    outcome.output = look(at: child).child
+    return outcome
+  }
+
+  /// What the pages are, when nobody changes them.
+  private func look(at subject: any VerifySubject) -> PageModel {
     var model = PageModel(count: Int((window.end - window.start) / 4096))
     for mapping in subject.mappings(window.start, window.end) {
       for at in stride(from: mapping.start, to: mapping.end, by: 4096) {
+        let index = Int((at - window.start) / 4096)
+        if mapping.file != 0 {
+          model.map(
+            index, rights: UInt64(mapping.protection),
+            filePage: Int((mapping.offset + at - mapping.start) / 4096))
+          continue
+        }
         let page = VerifyAddress(nil, at)
         if mapping.protection == 0 {
           _ = subject.perform(VerifyCall(.mprotect, page, 4096, protection: 1))
@@ -94,9 +109,20 @@ final class HistoryBatch: @unchecked Sendable {
         // No thread stores 255: that stands for whatever nobody stored.
         let value = seen.signal == 0 && 0..<255 ~= seen.result ? UInt64(seen.result) : 255
         model.map(
-          Int((at - window.start) / 4096), rights: UInt64(mapping.protection),
-          shared: mapping.isShared, value: value)
+          index, rights: UInt64(mapping.protection), shared: mapping.isShared, value: value)
       }
+    }
+    return model
+  }
+
+  /// Looks at the pages and the file, and empties the window.
+  private func finish() {
+    var model = look(at: subject)
+    let file = subject.contents(0, isWritten: false)
+    model.resizeFile(file.count / 4096)
+    for place in 0..<file.count / 4096 {
+      let word = file[place * 4096..<place * 4096 + 8]
+      model.setFile(place, word.dropFirst().allSatisfy { $0 == 0 } ? UInt64(word.first!) : 255)
     }
     finals.append(model)
     _ = subject.perform(

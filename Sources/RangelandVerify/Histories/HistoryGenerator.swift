@@ -15,7 +15,11 @@ struct HistoryGenerator {
 
   /// What is there before the threads begin: some pages are mapped, some hold a value.
   mutating func prologue() -> [VerifyCall] {
-    var calls: [VerifyCall] = []
+    var calls = [truncate(0), truncate(2 + random.below(6))]
+    if random.chance(60) {
+      let (at, length) = range()
+      calls.append(mapFile(at, length))
+    }
     for _ in 0..<2 + random.below(3) {
       let (at, length) = range()
       calls.append(map(at, length, VerifyCall.fixed))
@@ -32,9 +36,13 @@ struct HistoryGenerator {
     let address = VerifyAddress(nil, at)
     var call: VerifyCall
     switch random.below(100) {
-    case 0..<25: call = VerifyCall(.store, address, 8, value: value)
-    case 25..<50: call = VerifyCall(.load, address, 8)
-    case 50..<60: call = map(at, length, VerifyCall.fixed)
+    case 0..<22: call = VerifyCall(.store, address, 8, value: value)
+    case 22..<44: call = VerifyCall(.load, address, 8)
+    case 44..<47: call = VerifyCall(.fork, VerifyAddress(nil, 0), 0)
+    case 47..<51: call = truncate(random.below(8))
+    case 51..<52: call = VerifyCall(.msync, address, length, flags: 4)
+    case 52..<57: call = mapFile(at, length)
+    case 57..<60: call = map(at, length, VerifyCall.fixed)
     case 60..<67: call = map(at, length, VerifyCall.fixedNoReplace)
     case 67..<75: call = map(0, length, 0)
     case 75..<79: call = map(at, length, 0)
@@ -51,6 +59,22 @@ struct HistoryGenerator {
     let first = random.below(pages)
     let length = 1 + random.below(min(4, pages - first))
     return (window.start + first * 4096, length * 4096)
+  }
+
+  /// The file gets so many pages.
+  private func truncate(_ pages: UInt64) -> VerifyCall {
+    var call = VerifyCall(.truncate, VerifyAddress(nil, 0), 0, value: pages * 4096)
+    call.descriptor = 0
+    return call
+  }
+
+  private mutating func mapFile(_ at: UInt64, _ length: UInt64) -> VerifyCall {
+    let last = UInt64(PageModel.mostFilePages) - length / 4096
+    var call = VerifyCall(
+      .mapFile, VerifyAddress(nil, at), length, protection: random.pick([3, 3, 1]),
+      flags: VerifyCall.fixed | VerifyCall.shared, value: random.below(last + 1) * 4096)
+    call.descriptor = 0
+    return call
   }
 
   private mutating func map(_ at: UInt64, _ length: UInt64, _ flags: UInt64) -> VerifyCall {

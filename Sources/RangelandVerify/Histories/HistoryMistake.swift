@@ -22,6 +22,10 @@ enum HistoryMistake: String, CaseIterable, Sendable {
   case adviceLate
   /// A load gives what its thread saw there last.
   case loadStale
+  /// A fork copies the upper half of the pages some time after the others.
+  case forkHalves
+  /// A file becomes shorter in two steps, some time after each other.
+  case truncateHalves
 
   func make(_ inner: SpaceSubject) -> any VerifySubject { MistakenHistory(self, inner) }
 }
@@ -94,6 +98,11 @@ private final class MistakenHistory: ForwardingSubject {
       if Coverage.needsNoHole(shape) != "ok" { break }
       late[call.thread] = call
       return .success
+    case (.truncateHalves, .truncate) where call.value < inner.fileSizeHere(0):
+      var first = call
+      first.value = inner.fileSizeHere(0) - 4096
+      _ = inner.perform(first)
+      wait()
     case (.loadStale, .load):
       if let old = seen[call.thread][call.at] { return old }
       let outcome = inner.perform(call)
@@ -104,6 +113,13 @@ private final class MistakenHistory: ForwardingSubject {
     return inner.perform(call)
   }
 
+  func fork() -> (any VerifySubject)? {
+    guard mistake == .forkHalves, let first = inner.copy() else { return inner.fork() }
+    wait()
+    guard let second = inner.copy() else { return nil }
+    return TornCopy(first, second)
+  }
+
   /// The listing at a history's end, when all threads wait: what is late is made before.
   func mappings(_ start: UInt64, _ end: UInt64) -> [VerifyMapping] {
     for thread in 0..<HistoryState.mostThreads {
@@ -112,5 +128,39 @@ private final class MistakenHistory: ForwardingSubject {
       seen[thread] = [:]
     }
     return inner.mappings(start, end)
+  }
+}
+
+extension SpaceSubject {
+  /// What this side has of a file, in bytes.
+  fileprivate func fileSizeHere(_ file: Int) -> UInt64 {
+    UInt64(contents(file, isWritten: false).count)
+  }
+}
+
+/// Two copies of a space, of which one shows the lower half of its window.
+private final class TornCopy: ForwardingSubject {
+  private let lower: SpaceSubject
+  private let upper: SpaceSubject
+  var forwarded: any VerifySubject { upper }
+
+  init(_ lower: SpaceSubject, _ upper: SpaceSubject) { (self.lower, self.upper) = (lower, upper) }
+
+  private static var border: UInt64 { 0x6000_0020_0000 }
+
+  func perform(_ call: VerifyCall) -> VerifyOutcome {
+    call.at < Self.border ? lower.perform(call) : upper.perform(call)
+  }
+
+  func mappings(_ start: UInt64, _ end: UInt64) -> [VerifyMapping] {
+    func piece(_ mapping: VerifyMapping, _ start: UInt64, _ end: UInt64) -> VerifyMapping {
+      var piece = mapping
+      piece.start = max(start, mapping.start)
+      piece.end = min(end, mapping.end)
+      if mapping.file != 0 { piece.offset += piece.start - mapping.start }
+      return piece
+    }
+    return lower.mappings(start, Self.border).map { piece($0, start, Self.border) }
+      + upper.mappings(Self.border, end).map { piece($0, Self.border, end) }
   }
 }

@@ -2,8 +2,9 @@
 //
 // How far a search for an order has come, and the steps from there: the sequential model at work.
 //
-// A call is one step, with two exceptions:
+// A call is one step, with three exceptions:
 // - MADV_DONTNEED throws pages away one by one, as Linux does: other threads' accesses may fall between two pages.
+// - msync looks at one mapping after the other, and holds nothing while it writes.
 // - Under `.ranged` a mapping whose address the space chooses looks for a gap while others change the layout, takes
 //   what it chose in one step, and maps in another (docs/design.md, section 4, rule 3). What it chose must be free
 //   then; of every better place it must have seen that it was taken, each at an instant of its own. What is chosen
@@ -129,10 +130,30 @@ struct HistoryState: Hashable {
         page += 1
       }
       outcome = page < first + length ? VerifyOutcome(.noMemory) : .success
-    case .madvise:
+    case .mapFile:
+      // Whoever has chosen these pages has to choose again.
+      for other in 0..<Self.mostThreads where chosen[other] & Self.bits(first, length) != 0 {
+        chosen[other] = 0
+      }
+      for i in 0..<length {
+        pages.map(first + i, rights: call.protection, filePage: Int(call.value / 4096) + i)
+      }
+      outcome = VerifyOutcome(result: Int64(call.at))
+    case .truncate:
+      pages.resizeFile(Int(call.value / 4096))
+      outcome = .success
+    case .fork:
+      var copied = VerifyOutcome.success
+      copied.output = pages.child
+      outcome = copied
+    case .madvise, .msync:
       let page = first + Int(progress[thread] & ~Self.sawHole)
       progress[thread] += 1
-      if pages.isMapped(page) { pages.drop(page) } else { progress[thread] |= Self.sawHole }
+      if !pages.isMapped(page) {
+        progress[thread] |= Self.sawHole
+      } else if call.kind == .madvise {
+        pages.drop(page)
+      }
       if page + 1 < first + length {
         outcome = nil
       } else {
@@ -158,6 +179,9 @@ struct HistoryState: Hashable {
     let rights = pages.rights(page)
     guard call.kind == .load ? rights != 0 : rights & 2 != 0 else {
       return VerifyOutcome(signal: 11, code: 2, faultAddress: call.at)
+    }
+    if pages.isBehindEnd(page) {
+      return VerifyOutcome(signal: 7, code: 2, faultAddress: call.at)
     }
     if call.kind == .load { return VerifyOutcome(result: Int64(pages.value(page))) }
     pages.store(page, call.value)

@@ -61,7 +61,8 @@ public struct HistoryVerification {
   public static var judgedFrom: Int { 1000 }
 
   static let required = [
-    "load SEGV_ACCERR", "load SEGV_MAPERR", "load ok", "madvise-dontneed ENOMEM",
+    "fork ok", "ftruncate ok", "load SEGV_ACCERR", "load SEGV_MAPERR", "load ok", "load signal 7/2",
+    "madvise-dontneed ENOMEM", "mmap_file ok", "msync ENOMEM", "msync ok",
     "madvise-dontneed ok",
     "mmap ENOMEM",
     "mmap ok", "mmap-fixed ok", "mmap-hint ok", "mmap-noreplace EEXIST", "mmap-noreplace ok",
@@ -79,6 +80,7 @@ public struct HistoryVerification {
     do throws(Errno) { memory = try PhysicalMemory() } catch {
       throw VerifyError("no memory for address spaces: \(error)")
     }
+    let files = try VerifyFiles()
     let checker = HistoryChecker(choosesFirst: policy == .ranged)
     var report = Report(seed: seed, policy: policy, threads: threads)
     var seeds = VerifyRandom(seed: seed)
@@ -87,7 +89,8 @@ public struct HistoryVerification {
         report.wasCancelled = true
         break
       }
-      let subject = try SpaceSubject(windows: [Self.window], policy: policy, memory: memory)
+      let subject = try SpaceSubject(
+        windows: [Self.window], policy: policy, memory: memory, heapBefore: 0, files: files)
       subject.space.yieldInsideOperations()
       let batch = HistoryBatch(
         mistake?.make(subject) ?? subject, window: Self.window, threads: threads, calls: calls,

@@ -3,20 +3,26 @@
 // The sequential model of a few pages: what each is, and what a call makes of it when it runs alone.
 //
 // Guarantee: independent of the code of the address space.
-// Bounds: 15 pages, values of 8 bits at the start of a page.
+// Bounds: 15 pages, values of 8 bits at the start of a page; a file of 7 pages.
 
 import Rangeland
 
-/// Up to 15 pages of a window.
+/// Up to 15 pages of a window, and the file that they may map.
 struct PageModel: Hashable, Sendable, CustomStringConvertible {
   static var mostPages: Int { 15 }
+  static var mostFilePages: Int { 7 }
 
-  /// By page: 0 = not mapped, else `mapped`, rights, sharing and the value of its first word.
+  /// By page: 0 = not mapped, else `mapped`, rights, sharing, the page of the file and one, or the value of its first word.
   private var pages = SIMD16<UInt16>()
   private(set) var count: Int
+  /// By page of the file: the value of its first word. Behind the end all are 0.
+  private var file = SIMD8<UInt8>()
+  /// In pages.
+  private(set) var fileSize = 0
 
   private static var mapped: UInt16 { 1 << 15 }
   private static var shared: UInt16 { 1 << 14 }
+  private static var filePage: UInt16 { 7 << 11 }
   private static var value: UInt16 { 0xff }
 
   init(count: Int) {
@@ -30,12 +36,29 @@ struct PageModel: Hashable, Sendable, CustomStringConvertible {
 
   func isShared(_ page: Int) -> Bool { pages[page] & Self.shared != 0 }
 
+  /// The page of the file that stands there; `nil` = other memory.
+  func filePage(_ page: Int) -> Int? {
+    let number = Int((pages[page] & Self.filePage) >> 11)
+    return number == 0 ? nil : number - 1
+  }
+
+  /// Whether there is nothing behind it: the page of a file behind its end.
+  func isBehindEnd(_ page: Int) -> Bool { filePage(page).map { $0 >= fileSize } ?? false }
+
   /// The first word; 0 for what is not mapped.
-  func value(_ page: Int) -> UInt64 { UInt64(pages[page] & Self.value) }
+  func value(_ page: Int) -> UInt64 {
+    if let place = filePage(page) { return UInt64(file[place]) }
+    return UInt64(pages[page] & Self.value)
+  }
 
   mutating func map(_ page: Int, rights: UInt64, shared: Bool, value: UInt64 = 0) {
     pages[page] =
       Self.mapped | UInt16(rights) << 8 | (shared ? Self.shared : 0) | UInt16(value) & Self.value
+  }
+
+  /// Maps a page of the file, shared.
+  mutating func map(_ page: Int, rights: UInt64, filePage: Int) {
+    pages[page] = Self.mapped | Self.shared | UInt16(rights) << 8 | UInt16(filePage + 1) << 11
   }
 
   mutating func unmap(_ page: Int) { pages[page] = 0 }
@@ -45,7 +68,21 @@ struct PageModel: Hashable, Sendable, CustomStringConvertible {
   }
 
   mutating func store(_ page: Int, _ value: UInt64) {
-    pages[page] = pages[page] & ~Self.value | UInt16(value) & Self.value
+    if let place = filePage(page) {
+      setFile(place, value)
+    } else {
+      pages[page] = pages[page] & ~Self.value | UInt16(value) & Self.value
+    }
+  }
+
+  mutating func setFile(_ place: Int, _ value: UInt64) {
+    file[place] = UInt8(truncatingIfNeeded: value)
+  }
+
+  /// Gives the file another size.
+  mutating func resizeFile(_ pages: Int) {
+    for place in min(pages, Self.mostFilePages)..<8 { file[place] = 0 }
+    fileSize = pages
   }
 
   /// `MADV_DONTNEED` of a page.
@@ -61,12 +98,23 @@ struct PageModel: Hashable, Sendable, CustomStringConvertible {
     return nil
   }
 
+  /// What a fork's child has, as bytes: of private pages what they hold, of shared ones what they are.
+  var child: [UInt8] {
+    (0..<count).flatMap { page -> [UInt8] in
+      let bits =
+        isShared(page) ? pages[page] & ~(filePage(page) == nil ? Self.value : 0) : pages[page]
+      return [UInt8(truncatingIfNeeded: bits), UInt8(truncatingIfNeeded: bits >> 8)]
+    }
+  }
+
   var description: String {
-    (0..<count).map { page in
+    let list = (0..<count).map { page in
       if !isMapped(page) { return "-" }
       let rights = rights(page)
+      let kind = filePage(page).map { "f\($0)=" } ?? (isShared(page) ? "s" : "p")
       return (rights & 1 != 0 ? "r" : "") + (rights & 2 != 0 ? "w" : "")
-        + (rights & 4 != 0 ? "x" : "") + (isShared(page) ? "s" : "p") + "\(value(page))"
+        + (rights & 4 != 0 ? "x" : "") + kind + "\(value(page))"
     }.joined(separator: " ")
+    return list + ", file " + (0..<fileSize).map { "\(file[$0])" }.joined(separator: " ")
   }
 }

@@ -2,18 +2,30 @@
 //
 // A subject that shows another one but for what it does itself.
 
+import Rangeland
+
 protocol ForwardingSubject: VerifySubject {
   /// Whom it shows.
   var forwarded: any VerifySubject { get }
 }
 
 extension ForwardingSubject {
+  var space: AddressSpace { forwarded.space }
+
+  func transfer(_ call: VerifyCall, with other: any VerifySubject) -> VerifyOutcome {
+    forwarded.transfer(call, with: other)
+  }
+
   func mappings(_ start: UInt64, _ end: UInt64) -> [VerifyMapping] {
     forwarded.mappings(start, end)
   }
 
   func presentPages(_ start: UInt64, _ end: UInt64) -> [UInt64] {
     forwarded.presentPages(start, end)
+  }
+
+  func presentFilePages(_ start: UInt64, _ end: UInt64) -> Int {
+    forwarded.presentFilePages(start, end)
   }
 
   func hash(_ page: UInt64) -> UInt64? { forwarded.hash(page) }

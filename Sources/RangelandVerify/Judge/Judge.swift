@@ -199,11 +199,23 @@ final class Judge {
     // Its bounds: what the space itself shows as present, and what the kernel has.
     let shared = SharedResidency(kernel: expected.residentShared, subject: got.residentShared)
     (expected.residentShared, got.residentShared) = (0, 0)
+    let files = (kernel: expected.residentFile, subject: got.residentFile)
+    (expected.residentFile, got.residentFile) = (0, 0)
     if !KernelProcess.tellsExactResidency {
       (expected.residentAnonymous, got.residentAnonymous) = (0, 0)
     }
     if expected != got {
       run.fail("sizes", "\(expected)", "\(got)")
+      return
+    }
+    // What is counted is what is there; a copy of a process begins with fewer pages of its program's file than its
+    // parent, so that the bound is the first one's.
+    let present = kernel.windows.reduce(0) { $0 + subject.presentFilePages($1.start, $1.end) }
+    if files.subject != present
+      || KernelProcess.tellsExactResidency && kernel.current == 0 && files.subject > files.kernel
+    {
+      run.fail(
+        "sizes", "RssFile \(files.kernel)", "RssFile \(files.subject), \(present) are present")
       return
     }
     if let difference = fileDifference(subject, isWritten: false) {

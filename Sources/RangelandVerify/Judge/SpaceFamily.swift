@@ -29,6 +29,11 @@ final class SpaceFamily: ForwardingSubject {
 
   func has(_ number: Int) -> Bool { members[number] != nil }
 
+  /// The space of a number; `nil` = there is none.
+  func member(_ number: Int) -> (any VerifySubject)? {
+    members.indices.contains(number) ? members[number] : nil
+  }
+
   var forwarded: any VerifySubject { members[current]! }
 
   func perform(_ call: VerifyCall) -> VerifyOutcome {
@@ -41,6 +46,9 @@ final class SpaceFamily: ForwardingSubject {
       members[current] = nil
       current = 0
       return .success
+    case .processRead, .processWrite:
+      // The other one is there, or the call is not comparable.
+      return transfer(call, with: members[Int(call.value)]!)
     default: return forwarded.perform(call)
     }
   }

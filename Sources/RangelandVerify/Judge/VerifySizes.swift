@@ -20,13 +20,17 @@ public struct VerifySizes: Sendable, Hashable, CustomStringConvertible {
   public var residentAnonymous = 0
   /// `RssShmem`. The kernel maps pages around a shared page that is read, so it may have more.
   public var residentShared = 0
+  /// `RssFile`. The kernel maps pages around one that is read from its page cache, which is another, so it has as much or
+  /// more.
+  public var residentFile = 0
   /// `map_count`: no pages, but mappings.
   public var mappings = 0
 
   public var description: String {
     "VmSize \(virtual) VmData \(data) VmExe+VmLib \(executable) VmStk \(stack) VmLck \(locked)"
       + (outsideLocks != 0 ? " and all else " : " ")
-      + "RssAnon \(residentAnonymous) RssShmem \(residentShared) pages, \(mappings) mappings"
+      + "RssAnon \(residentAnonymous) RssShmem \(residentShared) RssFile \(residentFile) pages, "
+      + "\(mappings) mappings"
   }
 
   static func - (all: VerifySizes, part: VerifySizes) -> VerifySizes {
@@ -48,7 +52,7 @@ public struct VerifySizes: Sendable, Hashable, CustomStringConvertible {
   private static var paths: [WritableKeyPath<VerifySizes, Int>] {
     [
       \.virtual, \.data, \.executable, \.stack, \.locked, \.residentAnonymous, \.residentShared,
-      \.mappings,
+      \.residentFile, \.mappings,
     ]
   }
 }

@@ -11,6 +11,10 @@ import SystemPackage
 public protocol VerifySubject: AnyObject {
   /// - Parameter call: with absolute addresses.
   func perform(_ call: VerifyCall) -> VerifyOutcome
+  /// A copy between this space and another of the same script.
+  func transfer(_ call: VerifyCall, with other: any VerifySubject) -> VerifyOutcome
+  /// What is judged.
+  var space: AddressSpace { get }
   /// The mappings that share an address with a range, whole, ascending.
   func mappings(_ start: UInt64, _ end: UInt64) -> [VerifyMapping]
   /// The pages of a range that are present, ascending.
@@ -18,6 +22,8 @@ public protocol VerifySubject: AnyObject {
   /// `kp_hash` of a page; `nil` = it may not be read.
   func hash(_ page: UInt64) -> UInt64?
   func sizes() -> VerifySizes
+  /// Pages of files on disks in a range that are present, copies aside.
+  func presentFilePages(_ start: UInt64, _ end: UInt64) -> Int
   /// A copy; `nil` without memory.
   func fork() -> (any VerifySubject)?
   /// The attributes of the mapping at an address by Linux's two letters; none if there is no mapping. The kernel's side
@@ -42,7 +48,7 @@ extension VerifySubject {
 
 /// An address space whose addresses outside the windows are taken, as the helper's are.
 public final class SpaceSubject: VerifySubject {
-  let space: AddressSpace
+  public let space: AddressSpace
   private var baseline = VerifySizes()
   private let files: VerifyFiles?
 
@@ -114,6 +120,10 @@ public final class SpaceSubject: VerifySubject {
     return call.kind.definition.perform(call, on: space)
   }
 
+  public func transfer(_ call: VerifyCall, with other: any VerifySubject) -> VerifyOutcome {
+    TransferCall(isWrite: call.kind == .processWrite).perform(call, on: space, with: other.space)
+  }
+
   public func mappings(_ start: UInt64, _ end: UInt64) -> [VerifyMapping] {
     var result: [VerifyMapping] = []
     var position = start
@@ -131,6 +141,10 @@ public final class SpaceSubject: VerifySubject {
 
   public func presentPages(_ start: UInt64, _ end: UInt64) -> [UInt64] {
     space.presentPages(in: AddressRange(start: start, end: end))
+  }
+
+  public func presentFilePages(_ start: UInt64, _ end: UInt64) -> Int {
+    space.residentFilePages(in: AddressRange(start: start, end: end))
   }
 
   public func hash(_ page: UInt64) -> UInt64? {
@@ -193,6 +207,7 @@ public final class SpaceSubject: VerifySubject {
       virtual: usage.virtualPages, data: usage.dataPages, executable: usage.executablePages,
       stack: usage.stackPages, locked: usage.lockedPages,
       residentAnonymous: usage.residentAnonymousPages, residentShared: usage.residentSharedPages,
+      residentFile: usage.residentFilePages,
       mappings: usage.mappings)
   }
 }

@@ -56,6 +56,7 @@ extension KernelProcess {
         if let n = pages("VmLck:") { result.locked = n }
         if let n = pages("RssAnon:") { result.residentAnonymous = n }
         if let n = pages("RssShmem:") { result.residentShared = n }
+        if let n = pages("RssFile:") { result.residentFile = n }
       }
       return result
     }

@@ -27,6 +27,8 @@ enum FileMistake: String, MistakeFamily {
   case accessModeIgnored
   /// msync of a range with a hole is no error.
   case syncSkipsHole
+  /// A copy of a page counts as a page of the file still.
+  case copyStaysCounted
 
   func make(_ inner: SpaceSubject) -> any VerifySubject { MistakenFile(self, inner) }
 }
@@ -38,6 +40,8 @@ private final class MistakenFile: MistakenSubject {
   /// Pages that were read.
   private var known: Set<Place> = []
   private var oldSizes: [Int: Int] = [:]
+  /// Copies of pages that were there before.
+  private var copies = 0
 
   private struct Place: Hashable {
     var file: Int
@@ -93,6 +97,12 @@ private final class MistakenFile: MistakenSubject {
       if call.kind == .load { known.insert(place) }
     case .privateReachesFile where call.kind == .store && !isShared && rights(call.at)! & 2 != 0:
       inner.spoil(place.file, Int(place.page) * 4096, UInt8(truncatingIfNeeded: call.value))
+    case .copyStaysCounted where call.kind == .store && !isShared:
+      let page = call.at & ~4095
+      let before = inner.presentFilePages(page, page + 4096)
+      let result = super.perform(call)
+      copies += before - inner.presentFilePages(page, page + 4096)
+      return result
     default: break
     }
     var result = super.perform(call)
@@ -125,6 +135,12 @@ private final class MistakenFile: MistakenSubject {
     let result = super.perform(call)
     if let file, let before, result.result == 0 { oldSizes[file] = before }
     return result
+  }
+
+  override func sizes() -> VerifySizes {
+    var sizes = super.sizes()
+    sizes.residentFile += copies
+    return sizes
   }
 
   override func contents(_ file: Int, isWritten: Bool) -> [UInt8] {

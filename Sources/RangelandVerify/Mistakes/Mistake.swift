@@ -27,11 +27,21 @@ struct Mistake: Sendable, CustomStringConvertible {
     + ProtectMistake.all + RemapMistake.all + ResidencyMistake.all
     + SealMistake.all.map(\.amongAll)
     + StackMistake.all
-    + TogetherMistake.all.map { $0.withThreads(8) } + UnmapMistake.all
+    + TogetherMistake.all.map { $0.withThreads(8) } + TransferMistake.all.map(\.amongForks)
+    + UnmapMistake.all
 
   /// Forks, files and seals, after which a helper is started anew, take time that the others do not need.
   static let fastKinds = VerifyCall.Kind.allCases.filter {
-    ![.fork, .exit, .mseal].contains($0) && !VerifyCall.Kind.ofFiles.contains($0)
+    ![.fork, .exit, .mseal].contains($0) && !$0.isTransfer && !VerifyCall.Kind.ofFiles.contains($0)
+  }
+
+  /// Found among copies between spaces.
+  private var amongForks: Mistake {
+    var mistake = self
+    mistake.kinds = [
+      .processRead, .processWrite, .fork, .exit, .mmap, .munmap, .load, .store, .mprotect,
+    ]
+    return mistake
   }
 
   /// Found among calls of all kinds.

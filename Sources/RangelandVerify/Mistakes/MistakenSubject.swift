@@ -45,6 +45,10 @@ class MistakenSubject: ForwardingSubject {
     return outcome
   }
 
+  func transfer(_ call: VerifyCall, with other: any VerifySubject) -> VerifyOutcome {
+    inner.transfer(call, with: other)
+  }
+
   /// What was in a range is gone.
   func forget(_ start: UInt64, _ length: UInt64) {
     for page in pages(start, length) {

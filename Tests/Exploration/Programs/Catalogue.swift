@@ -35,6 +35,9 @@ extension ExploredProgram {
     ("w0 - w0-7 - ; w0 - | w0-7 -", "a wide request that knows what is empty"),
     ("w0-7 - w0 - ; w0 - | w0-7 -", "the same that does not know"),
     ("w0 - w0-7 - ; r0 - | r0-7 - w0-7 -", "facts beside readers"),
+    ("w5 - w0-7 - ; w0-7 - | w5 -", "one granule of each of two coarse levels"),
+    ("w0-7 - w0 - ; w0 - | w0-7 -", "one granule of the coarsest level and one below"),
+    ("w5 - w0-3 - ; w0-3 - | w5 -", "granules of a coarse level, each with one"),
     // Try, deadline, downgrade.
     ("w0? - | w0? -", "tries"),
     ("w0 - | w0? - w0-7? -", "tries on two levels"),
@@ -106,6 +109,9 @@ extension ExploredProgram {
     ("u0 p! - | r0 - | w0 -", "an upgrade that may give up before a writer"),
     ("u0 p! - | r0 - | r0 -", "an upgrade that may give up among readers"),
     ("w0 - | r4 - | w0+w4! -", "two ranges behind one each that may give up"),
+    ("w0 w7? - -0 | w2+w7 - | w0-3 -", "one of two ranges and a wide request that comes meanwhile"),
+    ("w0-1 d - | r0 - | w1 -", "a downgrade while another looks through the stack of its waiters"),
+    ("w0-1 s0 - | w1 - | w0! -", "a shrink beside that"),
   ]
 
   /// A lock that begins in whole-lock mode.
@@ -125,6 +131,7 @@ extension ExploredProgram {
     ("w0 w4 - -0 ; w0 - | e w0 -", "the mode is entered while another asks"),
     ("w0 w4 - -0 w0-7 - e ; w0 - | w0-7 -", "a holder that is taken over beside facts"),
     ("w0 w4 - -0 ; w0-7 - | e w0 -", "entered while a wide request asks"),
+    ("w5 w0-3 - -0 ; w5 - | e w5 -", "the mode is entered while another asks for a coarse granule"),
     ("w0 - | w0 - | r0 -", "two that meet a holder"),
     ("w0 w4 - -0 ; w0 - | e | w0 -", "entered and left"),
     ("r0 - | w0 - | r0? -", "a try behind a waiting writer"),

@@ -59,12 +59,10 @@ import Testing
     let at = try space.map(
       object, length: 4 * page, protection: [.read, .write], sharing: .shared)
     let trace = Mutex<(actions: [FileAction], failing: FileAction?)>(([], nil))
-    object.source.probe.withLock {
-      $0 = { action in
-        trace.withLock {
-          $0.actions.append(action)
-          return $0.failing == action ? .ioError : nil
-        }
+    object.source.trace { action in
+      trace.withLock {
+        $0.actions.append(action)
+        return $0.failing == action ? .ioError : nil
       }
     }
     try space.store(UInt8(1), at: at)

@@ -86,11 +86,9 @@ import Testing
     let range = AddressRange(start: at, end: at + 4 * page)
     #expect(try space.writtenPages(in: range).isEmpty)
     let hook = Mutex(0)
-    object.source.probe.withLock {
-      $0 = { action in
-        if case .write = action { hook.withLock { $0 += 1 } }
-        return nil
-      }
+    object.source.trace { action in
+      if case .write = action { hook.withLock { $0 += 1 } }
+      return nil
     }
     for round in 0..<3 as Range<UInt8> {
       #expect(object.dirtyBytes == 0)

@@ -196,7 +196,7 @@ import Testing
     #expect(space.tables.lookup(base, context).frame == frame)
     #expect(try child.load(UInt64.self, at: base) == 1)
     #expect(child.usage.residentAnonymousPages == 1)
-    space.arena.unpin(frame, dirty: true, context)
+    space.arena.unpin(frame, context)
   }
 
   @Test func `pages of a file are shared until they are written`() throws {
@@ -291,7 +291,7 @@ import Testing
         _ = space.disarmFailure()
         #expect(space.memory.framesInUse == frames)
       }
-      space.arena.unpin(frame, dirty: true, context)
+      space.arena.unpin(frame, context)
       space.checkInvariants()
     }
   #endif

@@ -31,7 +31,7 @@ extension LockMap {
     Row(
       item: .layout, lock: .space, mode: .read, range: "the page or pages looked up",
       reason: "the record that was found stays the true one for these pages until the hold ends",
-      operations: [.fault, .dontNeed, .advise, .populate, .residency, .synchronize]),
+      operations: [.fault, .dontNeed, .advise, .populate, .residency, .synchronize, .pin]),
     Row(
       item: .layout, lock: .space, mode: .write, range: "where pages that are gone stood",
       reason: "faults that had found a page before it went have ended",
@@ -40,7 +40,7 @@ extension LockMap {
       item: .layout, lock: .layoutLeaf, mode: .write,
       range: "the leaves of the records that change",
       reason: "neighbours and outer parts are read again and spliced in one step",
-      operations: LayoutChanges.andFork + [.fault, .advise, .populate]),
+      operations: LayoutChanges.andFork + [.fault, .advise, .populate, .pin]),
     Row(
       item: .layout, lock: .layoutShape, mode: .write,
       range: "index nodes above a leaf that is divided",
@@ -61,7 +61,7 @@ extension LockMap {
       item: .vmaFlags, lock: .space, mode: .read, range: page,
       reason:
         "the rights that a fault checks are those that it installs; advice is refused by flags",
-      operations: [.fault, .dontNeed, .advise, .populate, .synchronize]),
+      operations: [.fault, .dontNeed, .advise, .populate, .synchronize, .pin]),
     Row(
       item: .vmaOffset, lock: .space, mode: .write, range: pages,
       reason: "pieces of a split continue the offset; merging depends on it",
@@ -70,7 +70,7 @@ extension LockMap {
       item: .anonymousIdentity, lock: .space, mode: .read, range: page,
       reason:
         "a record with an identity is published once for each VMA; reading is enough, as in Linux",
-      operations: [.fault, .advise, .populate]),
+      operations: [.fault, .advise, .populate, .pin]),
     Row(
       item: .anonymousIdentity, lock: .space, mode: .write, range: "the pages that move or grow",
       reason:
@@ -112,7 +112,7 @@ extension LockMap {
     Row(
       item: .pageTableEntry, lock: .space, mode: .read, range: "the page or pages",
       reason: "faults meet at the table's latch; a page thrown away is there or gone, both right",
-      operations: [.fault, .dontNeed, .advise, .populate, .residency, .written]),
+      operations: [.fault, .dontNeed, .advise, .populate, .residency, .written, .pin]),
     Row(
       item: .pageTableEntry, lock: .space, mode: .write, range: pages,
       reason: "no page may appear where no record is any more, nor one behind the end of its file",
@@ -128,7 +128,7 @@ extension LockMap {
       reason: "one of several faults installs; the others find its page",
       operations: [
         .fault, .dontNeed, .advise, .populate, .map, .unmap, .remap, .substitute, .setBreak, .exit,
-        .fork, .protect, .remapPages, .truncate, .written, .writeBack,
+        .fork, .protect, .remapPages, .truncate, .written, .writeBack, .pin,
       ]),
     Row(
       item: .pageTableShape, lock: .pageTable, mode: .write,
@@ -137,7 +137,7 @@ extension LockMap {
         "one of several faults makes a table; it is freed empty and marked stray, and whoever installs looks",
       operations: [
         .fault, .advise, .populate, .map, .unmap, .remap, .substitute, .setBreak, .exit, .fork,
-        .protect, .remapPages,
+        .protect, .remapPages, .pin,
       ]),
   ]
 
@@ -146,7 +146,7 @@ extension LockMap {
       item: .reverseMap, lock: .objectMappings, mode: .write, range: "the object",
       reason:
         "mappings join when an object is mapped or an identity is made, and go with their last record",
-      operations: LayoutChanges.andFork + [.fault, .advise, .populate]),
+      operations: LayoutChanges.andFork + [.fault, .advise, .populate, .pin]),
     Row(
       item: .reverseMap, lock: .objectMappings, mode: .read, range: "the object",
       reason: "from an object to the page tables that map it; their latches come inside",
@@ -154,12 +154,12 @@ extension LockMap {
     Row(
       item: .objectPages, lock: .pageTable, mode: .read, range: "the object",
       reason: "a page that is found keeps a reference before the object may let it go",
-      operations: [.fault, .populate, .residency, .protect]),
+      operations: [.fault, .populate, .residency, .protect, .pin]),
     Row(
       item: .objectPages, lock: .pageTable, mode: .write, range: "the object",
       reason:
         "one page for each index, whoever asks first; pages that go are marked, or behind the end",
-      operations: [.fault, .populate, .advise, .protect, .truncate, .writeBack]),
+      operations: [.fault, .populate, .advise, .protect, .truncate, .writeBack, .pin]),
   ]
 
   private static let noteRows: [Row] = [
@@ -199,7 +199,7 @@ extension LockMap {
       reason: "as above",
       operations: [
         .fault, .dontNeed, .advise, .populate, .map, .unmap, .remap, .substitute, .setBreak, .exit,
-        .fork, .protect, .remapPages, .truncate, .writeBack,
+        .fork, .protect, .remapPages, .truncate, .writeBack, .pin,
       ]),
   ]
 }

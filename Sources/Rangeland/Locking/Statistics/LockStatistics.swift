@@ -46,6 +46,18 @@ public struct LockStatistics: Sendable {
     public var waitSeconds: Double
     /// The part of it at instants when the wait was false.
     public var falseWaitSeconds: Double
+
+    /// The waits of `operation` behind `blocker`.
+    public init(
+      operation: OperationKind, blocker: OperationKind?, waits: UInt64, waitSeconds: Double,
+      falseWaitSeconds: Double
+    ) {
+      self.operation = operation
+      self.blocker = blocker
+      self.waits = waits
+      self.waitSeconds = waitSeconds
+      self.falseWaitSeconds = falseWaitSeconds
+    }
   }
 }
 

@@ -175,17 +175,20 @@ extension UnsafeMutablePointer where Pointee == WaitLedger {
     slot.pointee.waitStart = 0
   }
 
-  /// Who is ahead of a waiter now: a conflict if there is one, else whoever the policy makes it wait for.
+  /// Who is ahead of a waiter now: the earliest that conflicts, else the earliest of those that the policy may make it
+  /// wait for. The waiter's own thread is not: it waits for the word of a VMA while it holds the lock.
   private func attribution(of waiter: LedgerSlotRef) -> LedgerSlot.Attribution {
     var result = LedgerSlot.Attribution()
     let arrival = waiter.pointee.sequence.load(ordering: .relaxed)
     let known = waiter.pointee.isRangeKnown
     let wanted = waiter.pointee.ranges
     let count = Int(rl_thread_index_bound()) * WaitLedger.slotsPerThread
-    for i in 0..<count {
+    let own = (waiter - pointee.slots) / WaitLedger.slotsPerThread
+    var earliest = UInt64.max
+    for i in 0..<count where i / WaitLedger.slotsPerThread != own {
       let other = pointee.slots + i
       let state = other.pointee.state.load(ordering: .acquiring)
-      if state == LedgerSlot.free || other == waiter { continue }
+      if state == LedgerSlot.free { continue }
       let sequence = other.pointee.sequence.load(ordering: .relaxed)
       if state == LedgerSlot.waiting && sequence >= arrival { continue }
       if waiter.pointee.mode == .read && other.pointee.mode == .read { continue }
@@ -202,19 +205,26 @@ extension UnsafeMutablePointer where Pointee == WaitLedger {
         if ahead.first.overlaps(wanted.first) || ahead.first.overlaps(wanted.second)
           || ahead.second.overlaps(wanted.first) || ahead.second.overlaps(wanted.second)
         {
+          // A conflict counts before all that are none.
+          if result.kind != .conflict || sequence < earliest {
+            result.blocker = operation
+            earliest = sequence
+          }
           result.kind = .conflict
-          result.blocker = operation
-          return result
+          continue
         }
       } else if !otherKnown {
-        result.kind = .unknown
+        if result.kind != .conflict { result.kind = .unknown }
       } else {
         for span in [ahead.first, ahead.second] where span.end != 0 {
           if result.ahead < 3 { result.ranges[result.ahead] = span }
           result.ahead += 1
         }
       }
-      if result.blocker == LedgerSlot.nobody { result.blocker = operation }
+      if result.kind != .conflict && sequence < earliest {
+        result.blocker = operation
+        earliest = sequence
+      }
     }
     return result
   }

@@ -15,7 +15,8 @@ import SystemPackage
 /// Its contents are read when they are needed, and what is written to shared mappings goes back by
 /// `AddressSpace.synchronize`, by `synchronize`, in the background after some seconds, and when the last mapping and
 /// handle have gone. What others write to the file, past the object, is not seen while the object has the page; a file
-/// that others make longer is when it is opened again.
+/// that others make longer is when it is opened again, one that they make shorter is not: change files that are mapped
+/// through their object.
 ///
 /// Methods read and write the file, so they may block; call them while holding no lock that others need.
 ///
@@ -35,8 +36,11 @@ public final class FileObject: @unchecked Sendable {
 
   /// Opens the file behind a descriptor, which may be closed afterwards.
   ///
-  /// - Parameter released: runs once, when the last page of the file has gone; with the error that kept pages from
-  ///   being written back, if there was one.
+  /// - Parameters:
+  ///   - descriptor: of a regular file, open for reading. Shared mappings may be written to if it is open for writing too.
+  ///   - memory: where its pages are frames: that of the spaces that are to map it.
+  ///   - released: runs once, when the last handle and mapping of the file have gone and what was written is written back;
+  ///     with the error that kept pages from being so, which are lost then. Runs under no lock, on the thread that let go last.
   /// - Throws: `EBADF`; `ENODEV` for what is no regular file; `EACCES` for a descriptor that may not be read from;
   ///   what the kernel says of opening the file once more; `ENOMEM`.
   public convenience init(
@@ -78,6 +82,7 @@ public final class FileObject: @unchecked Sendable {
     _ backing: FileSource.Backing, size: UInt64, kind: PageKind, name: String,
     isWritable: Bool, memory: PhysicalMemory, released: (@Sendable (Errno?) -> Void)?
   ) throws(Errno) {
+    if size > UInt64(Int64.max) { throw .invalidArgument }
     let context = memory.reclaimer.context()
     let number = memory.files.newNumber()
     object = try memory.files.object(device: 0, inode: number, memory.arena, context) {
@@ -98,7 +103,9 @@ public final class FileObject: @unchecked Sendable {
   /// - Parameters:
   ///   - name: what listings show.
   ///   - size: in bytes.
+  ///   - memory: where its pages are frames: that of the spaces that are to map it.
   ///   - released: as for a descriptor; there is never an error.
+  /// - Throws: `EINVAL` for a size that no file has, above 2^63 - 1; `ENOMEM`.
   public convenience init(
     name: String, size: UInt64, memory: PhysicalMemory,
     released: (@Sendable (Errno?) -> Void)? = nil
@@ -111,9 +118,13 @@ public final class FileObject: @unchecked Sendable {
   /// What a pager supplies.
   ///
   /// - Parameters:
+  ///   - pager: kept until the object has ended.
   ///   - name: what listings show.
   ///   - size: in bytes.
   ///   - isWritable: whether shared mappings may be written to; private ones always may.
+  ///   - memory: where its pages are frames: that of the spaces that are to map it.
+  ///   - released: as for a descriptor.
+  /// - Throws: `EINVAL` for a size that no file has, above 2^63 - 1; `ENOMEM`.
   public convenience init(
     pager: any Pager, name: String, size: UInt64, isWritable: Bool = true, memory: PhysicalMemory,
     released: (@Sendable (Errno?) -> Void)? = nil
@@ -160,7 +171,7 @@ public final class FileObject: @unchecked Sendable {
   /// Copies bytes out, as mappings show them.
   ///
   /// - Returns: how many: fewer than asked for only at the end.
-  /// - Throws: what reading the file says.
+  /// - Throws: what reading the file says, or the pager; `ENOMEM` without frames. What came before was copied.
   public func read(
     at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer
   ) throws(Errno) -> Int {
@@ -169,12 +180,14 @@ public final class FileObject: @unchecked Sendable {
 
   /// Copies bytes in, as mappings show them at once. The object gets longer if need be.
   ///
-  /// - Returns: how many.
-  /// - Throws: `EBADF` for a handle that may not write; what reading the pages or making the file longer says.
+  /// - Returns: how many: fewer than asked for only when the object was made shorter meanwhile.
+  /// - Throws: `EBADF` for a handle that may not write; `EFBIG` for an end that no file has; what reading the pages or making
+  ///   the file longer says; `ENOMEM` without frames. What came before was copied, and the object may be longer.
   public func write(
     _ bytes: UnsafeRawBufferPointer, at offset: UInt64
   ) throws(Errno) -> Int {
     if !access.isWritable { throw .badFileDescriptor }
+    if bytes.isEmpty { return 0 }
     return try object.writeBytes(bytes, at: offset, memory.reclaimer.context())
   }
 

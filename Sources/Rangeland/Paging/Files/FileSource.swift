@@ -33,7 +33,9 @@ final class FileSource: Sendable, Hashable {
   private let descriptors = Mutex(Descriptors())
   private let callbacks = Mutex<[@Sendable (Errno?) -> Void]>([])
   /// Where tests see what is done, before it is done, and make it fail.
-  let probe = Mutex<(@Sendable (FileAction) -> Errno?)?>(nil)
+  private let probe = Mutex<(@Sendable (FileAction) -> Errno?)?>(nil)
+  /// Whether there is one: otherwise those who read and write would meet at its mutex.
+  private let isProbed = Atomic<Bool>(false)
 
   private struct Descriptors {
     /// -1 = none.
@@ -133,9 +135,11 @@ final class FileSource: Sendable, Hashable {
     switch backing {
     case .memory: break
     case .pager(let pager):
-      for (i, bytes) in pages.enumerated() {
-        try pager.fill(
-          page: page + UInt64(i), into: UnsafeMutableRawBufferPointer(start: bytes, count: 4096))
+      try PagerCall.run(for: self) { () throws(Errno) in
+        for (i, bytes) in pages.enumerated() {
+          try pager.fill(
+            page: page + UInt64(i), into: UnsafeMutableRawBufferPointer(start: bytes, count: 4096))
+        }
       }
     case .descriptor: try read(page, pages)
     }
@@ -179,7 +183,9 @@ final class FileSource: Sendable, Hashable {
       for (i, source) in pages.enumerated() {
         try Self.withCopy(of: source.unsafelyUnwrapped, min(4096, bytes - i * 4096)) {
           (copy) throws(Errno) in
-          try pager.writeBack(page: page + UInt64(i), from: copy)
+          try PagerCall.run(for: self) { () throws(Errno) in
+            try pager.writeBack(page: page + UInt64(i), from: copy)
+          }
         }
       }
     case .descriptor:
@@ -220,7 +226,8 @@ final class FileSource: Sendable, Hashable {
     try ask(.synchronize)
     switch backing {
     case .memory: break
-    case .pager(let pager): try pager.synchronize()
+    case .pager(let pager):
+      try PagerCall.run(for: self) { () throws(Errno) in try pager.synchronize() }
     case .descriptor:
       let result = rl_fsync(descriptors.withLock(\.any))
       if result < 0 { throw Errno(rawValue: -result) }
@@ -231,7 +238,8 @@ final class FileSource: Sendable, Hashable {
     try ask(.resize(size))
     switch backing {
     case .memory: break
-    case .pager(let pager): try pager.resize(to: size)
+    case .pager(let pager):
+      try PagerCall.run(for: self) { () throws(Errno) in try pager.resize(to: size) }
     case .descriptor:
       let descriptor = descriptors.withLock(\.writing)
       if descriptor < 0 { throw .invalidArgument }
@@ -245,7 +253,8 @@ final class FileSource: Sendable, Hashable {
     try ask(.discard(range))
     switch backing {
     case .memory: break
-    case .pager(let pager): try pager.discard(range)
+    case .pager(let pager):
+      try PagerCall.run(for: self) { () throws(Errno) in try pager.discard(range) }
     case .descriptor:
       let descriptor = descriptors.withLock(\.writing)
       if descriptor < 0 { throw .badFileDescriptor }
@@ -255,8 +264,15 @@ final class FileSource: Sendable, Hashable {
     }
   }
 
+  /// `body` sees what is about to be done from now on; what it returns is the action's error.
+  func trace(_ body: @escaping @Sendable (FileAction) -> Errno?) {
+    probe.withLock { $0 = body }
+    isProbed.store(true, ordering: .releasing)
+  }
+
   /// Lets a test see, and refuse, what is about to be done.
   private func ask(_ action: FileAction) throws(Errno) {
+    if !isProbed.load(ordering: .acquiring) { return }
     let seen = probe.withLock { $0 }
     if let seen, let error = seen(action) { throw error }
   }

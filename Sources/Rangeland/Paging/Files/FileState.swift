@@ -18,7 +18,7 @@ struct FileState: ~Copyable {
   let pageKind: PageKind
   /// Pages asked for at a time. Immutable.
   let readAhead: Int
-  let gate = IOGate()
+  let gate: IOGate
   let errors = ErrorSequence()
   /// Pages that were written to and not written back.
   let dirtyPages = Atomic<Int>(0)
@@ -52,6 +52,7 @@ struct FileState: ~Copyable {
     self.size = size
     (self.tracksDirty, self.pageKind, self.readAhead) = (tracksDirty, pageKind, readAhead)
     (self.source, self.table) = (source, table)
+    gate = IOGate(source)
   }
 
   /// Pages up to the end, the last one perhaps not full.

@@ -228,37 +228,3 @@ final class FileTable: @unchecked Sendable {
     state.withLock { (state) in state.value.spaces[number]?.space }
   }
 }
-
-/// Counts events, and lets threads wait for the next one.
-// Sendable: an immutable pointer to an atomic.
-struct EventCount: ~Copyable, @unchecked Sendable {
-  private let word: UnsafeMutablePointer<Atomic<UInt32>>
-
-  init() {
-    word = .allocate(capacity: 1)
-    word.initialize(to: Atomic(0))
-  }
-
-  deinit {
-    word.deinitialize(count: 1)
-    word.deallocate()
-  }
-
-  /// To be read before the look that finds nothing.
-  var value: UInt32 { word.pointee.load(ordering: .acquiring) }
-
-  borrowing func signal() {
-    word.pointee.add(1, ordering: .releasing)
-    // Sound: an atomic of 32 bits is its 32 bits.
-    _ = UnsafeMutableRawPointer(word).withMemoryRebound(to: UInt32.self, capacity: 1) {
-      rl_futex_wake($0, Int32.max)
-    }
-  }
-
-  /// Waits for an event after `value` was read, or until a time (CLOCK_MONOTONIC, in ns).
-  borrowing func wait(since value: UInt32, until deadline: UInt64 = .max) {
-    _ = UnsafeMutableRawPointer(word).withMemoryRebound(to: UInt32.self, capacity: 1) {
-      rl_futex_wait($0, value, deadline)
-    }
-  }
-}

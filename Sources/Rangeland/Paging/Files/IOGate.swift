@@ -16,10 +16,14 @@ struct IOGate: ~Copyable {
   /// Something happened that others wait for: a page came, or was written. The state was changed before, under the
   /// latch of the pages.
   let events = EventCount()
+  /// What stands behind the object. Immutable.
+  private let source: UnsafeRawPointer
 
   private static var closed: UInt32 { 1 << 31 }
 
-  init() {
+  /// - Parameter source: whose pager may not wait here.
+  init(_ source: Unmanaged<FileSource>) {
+    self.source = UnsafeRawPointer(source.toOpaque())
     word = .allocate(capacity: 1)
     word.initialize(to: Atomic(0))
   }
@@ -36,6 +40,7 @@ struct IOGate: ~Copyable {
   /// Begins to read or write. Waits while the gate is closed. Does not nest.
   borrowing func enter() {
     LockOrder.assertNothingHeld("input or output")
+    PagerCall.willWait(for: source)
     var seen = word.pointee.load(ordering: .relaxed)
     while true {
       if seen & Self.closed != 0 {
@@ -59,6 +64,7 @@ struct IOGate: ~Copyable {
   /// Closes it, for one at a time, and waits until nobody is inside.
   borrowing func close() {
     LockOrder.assertNothingHeld("a wait for input and output")
+    PagerCall.willWait(for: source)
     while true {
       let old = word.pointee.bitwiseOr(Self.closed, ordering: .acquiring).oldValue
       if old & Self.closed == 0 { break }

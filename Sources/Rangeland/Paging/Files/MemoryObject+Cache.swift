@@ -111,6 +111,7 @@ extension UnsafeMutablePointer where Pointee == MemoryObject {
     let count = try begin(first..<max(end, index + 1), needing: index, &frames, file, context)
     if count == 0 { return false }
     var failure: Errno?
+    var isAlone = true
     var i = 0
     while i < Int(end - first) {
       if frames[i] == 0 {
@@ -122,13 +123,11 @@ extension UnsafeMutablePointer where Pointee == MemoryObject {
       let error = fill(first + UInt64(i), frames, i..<stop, file)
       let isNeeded = (first + UInt64(i)..<first + UInt64(stop)).contains(index)
       finish(first, frames, i..<stop, failed: error != nil, file, context)
-      if let error, isNeeded {
-        // Perhaps the fault of a page beside it.
-        if stop - i > 1 { return try load(index, isRandom: true, file, context) }
-        failure = error
-      }
+      if let error, isNeeded { (failure, isAlone) = (error, stop - i == 1) }
       i = stop
     }
+    // Perhaps the fault of a page beside it. Not before all that was begun has ended: others wait for it.
+    if failure != nil && !isAlone { return try load(index, isRandom: true, file, context) }
     if let failure { throw failure }
     return true
   }

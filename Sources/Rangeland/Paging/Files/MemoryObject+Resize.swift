@@ -162,13 +162,34 @@ extension UnsafeMutablePointer where Pointee == MemoryObject {
   func readBytes(
     at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer, _ context: Context
   ) throws(Errno) -> Int {
+    var done = 0
+    while true {
+      do throws(Errno) {
+        try readInside(at: offset, into: buffer, &done, context)
+        return done
+      } catch {
+        if error != .noMemory || !makeRoom(context) { throw error }
+      }
+    }
+  }
+
+  /// Lets pages of files go, outside of the gate; whether there were any.
+  private func makeRoom(_ context: Context) -> Bool {
+    pointee.file.unsafelyUnwrapped.pointee.table._withUnsafeGuaranteedRef {
+      $0.reclaim(64, context) > 0
+    }
+  }
+
+  private func readInside(
+    at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer, _ done: inout Int,
+    _ context: Context
+  ) throws(Errno) {
     let file = pointee.file.unsafelyUnwrapped
     file.pointee.gate.enter()
     defer { file.pointee.gate.leave() }
     let size = file.pointee.size.load(ordering: .acquiring)
-    guard offset < size else { return 0 }
+    guard offset < size else { return }
     let count = Int(min(UInt64(buffer.count), size - offset))
-    var done = 0
     while done < count {
       let at = offset + UInt64(done)
       let part = min(4096 - Int(at & 4095), count - done)
@@ -180,7 +201,6 @@ extension UnsafeMutablePointer where Pointee == MemoryObject {
       pointee.arena.release(frame, context)
       done += part
     }
-    return count
   }
 
   /// Copies bytes in, and makes the object longer if they reach behind its end.
@@ -191,9 +211,23 @@ extension UnsafeMutablePointer where Pointee == MemoryObject {
     let (end, overflow) = offset.addingReportingOverflow(UInt64(bytes.count))
     guard !overflow, end <= UInt64(Int64.max) else { throw .fileTooLarge }
     if end > file.pointee.size.load(ordering: .acquiring) { try grow(to: end, file) }
+    var done = 0
+    while true {
+      do throws(Errno) {
+        try writeInside(bytes, at: offset, &done, file, context)
+        return done
+      } catch {
+        if error != .noMemory || !makeRoom(context) { throw error }
+      }
+    }
+  }
+
+  private func writeInside(
+    _ bytes: UnsafeRawBufferPointer, at offset: UInt64, _ done: inout Int, _ file: FileStateRef,
+    _ context: Context
+  ) throws(Errno) {
     file.pointee.gate.enter()
     defer { file.pointee.gate.leave() }
-    var done = 0
     while done < bytes.count {
       let at = offset + UInt64(done)
       // Somebody has made it shorter.
@@ -209,7 +243,6 @@ extension UnsafeMutablePointer where Pointee == MemoryObject {
       pointee.arena.release(frame, context)
       done += part
     }
-    return done
   }
 
   private func grow(to size: UInt64, _ file: FileStateRef) throws(Errno) {

@@ -8,19 +8,25 @@ import SystemPackage
 /// network, are decompressed, or computed.
 ///
 /// A pager is called on the thread that needs the page, or on the one that writes back, from several threads at
-/// once, and under no lock of any space: it may be slow, and may use spaces, though not wait for a page of the object
-/// that it supplies, nor truncate that.
+/// once, and under no lock of any space: it may be slow, and may use spaces.
+///
+/// It must not need pages of the object that it supplies, write them back, or change its size: it would wait for itself, and
+/// traps. Errors that it throws are errno from 1 to 4,095; others count as `EIO`.
 public protocol Pager: AnyObject, Sendable {
   /// Fills a page, given zeroed. Nobody else sees the bytes before it returns.
   ///
-  /// - Parameter page: counts from the start of the object.
+  /// - Parameters:
+  ///   - page: counts from the start of the object.
+  ///   - bytes: 4,096, all zero.
   /// - Throws: what is wrong with this page: the access that needs it is a bus error, and nothing else happens. The
-  ///   next access asks again.
+  ///   next access asks again. `ENOMEM`: clean pages of files are let go, and it is asked again, if there are any.
   func fill(page: UInt64, into bytes: UnsafeMutableRawBufferPointer) throws(Errno)
 
   /// Keeps what was written to a page.
   ///
-  /// - Parameter bytes: a copy that nobody changes; of the last page those before the object's end.
+  /// - Parameters:
+  ///   - page: counts from the start of the object.
+  ///   - bytes: a copy that nobody changes; of the last page those before the object's end.
   /// - Throws: the page stays dirty, and the error is reported once to everybody who maps the object
   ///   (`AddressSpace.synchronize`) or has a handle of it.
   func writeBack(page: UInt64, from bytes: UnsafeRawBufferPointer) throws(Errno)
@@ -35,7 +41,7 @@ public protocol Pager: AnyObject, Sendable {
   func discard(_ range: Range<UInt64>) throws(Errno)
 
   /// Pages that are asked for beside the one that is needed: the pages of the same aligned group of so many that are
-  /// not in memory. 1 (the default) to 16.
+  /// not in memory. 1 (the default) to 16. Asked once, when the object is made.
   var readAhead: Int { get }
 }
 

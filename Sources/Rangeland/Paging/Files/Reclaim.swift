@@ -12,15 +12,15 @@
 import Synchronization
 
 extension FileTable {
-  /// Lets frames go that hold pages of files: clean ones; if there are none dirty ones are written back first. Under no
-  /// lock; may block.
+  /// Lets frames go that hold pages of files: clean ones; if there are none dirty ones are written back first, but not from
+  /// inside a pager (`PagerCall`). Under no lock; may block.
   ///
   /// - Returns: how many.
   func reclaim(_ wanted: Int, _ context: Context) -> Int {
     let before = LockMap.enter(.writeBack)
     defer { LockMap.leave(before) }
     var done = 0
-    for writesBack in [false, true] where done == 0 {
+    for writesBack in [false, true] where done == 0 && !(writesBack && PagerCall.isRunning) {
       forEachObject(context) { object in
         if done >= wanted { return }
         if writesBack { _ = object.writeBack(0..<UInt64.max, context) }

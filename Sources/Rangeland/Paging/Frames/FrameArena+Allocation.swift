@@ -107,11 +107,10 @@ extension UnsafeMutablePointer where Pointee == FrameArena {
     pointee.metadata[Int(frame)].pins.add(1, ordering: .relaxed)
   }
 
-  /// Gives up a pin; `dirty` marks the page as written (Linux `unpin_user_pages_dirty_lock`).
-  func unpin(_ frame: FrameNumber, dirty: Bool, _ context: Context) {
+  /// Gives up a pin. That a page of a file was written to is told to the file before: see `AddressSpace.unpin`.
+  func unpin(_ frame: FrameNumber, _ context: Context) {
     guard frame != .sharedZero else { return }
     let row = pointee.metadata + Int(frame)
-    if dirty { row.pointee.flags.bitwiseOr(FrameMetadata.dirtyFlag, ordering: .relaxed) }
     let old = row.pointee.pins.subtract(1, ordering: .releasing).oldValue
     precondition(old > 0, "FrameArena.unpin: the frame is not pinned")
     release(frame, context)

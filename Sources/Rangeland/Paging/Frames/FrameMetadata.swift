@@ -4,7 +4,7 @@
 //
 //   references  who may use the page: one per table entry that maps it, one of the page cache, one per pin
 //   pins        long-lived users: a pinned page is copied at fork instead of shared
-//   flags       dirty: somebody wrote to the page through a pin; removed: its object has it no more
+//   flags       dirty: the page of a file was written to; removed: its object has it no more
 //   link        next frame of a free batch
 //   object      what the page belongs to while it is mapped or cached, and where in it: the reverse map
 

@@ -17,7 +17,9 @@ struct BenchSpace: ParsableCommand {
       and without, among 64 and 65,536 mappings; spin \
       uses no memory and shows whether the machine gives each thread a core; pager tells how long a map, a \
       fault and an unmap of a thread take at most, in 99 of 100 cases, alone, beside 32 threads that sleep 100 us at a \
-      time, and beside 32 that fault through a pager which takes 100 us for a page. \
+      time, beside 32 that fault through a pager which takes 100 us for a page, and beside 32 that sleep as long and \
+      compute as long as these take the processor; fork tells what a fork of 1,000 and of 10,000 mappings takes, and \
+      how long a thread that stores has to wait at most. \
       Every round runs every cell once; a figure is the median of its rounds. A missed target is printed \
       and does not change the exit status.
       """)
@@ -33,7 +35,7 @@ struct BenchSpace: ParsableCommand {
 
   @Option(
     parsing: .upToNextOption,
-    help: "Only these loops: mmap1, fault1, protect, refault, scatter, spin, pager.")
+    help: "Only these loops: mmap1, fault1, protect, refault, scatter, spin, pager, fork.")
   var only: [String] = []
 
   @Option(
@@ -49,7 +51,7 @@ struct BenchSpace: ParsableCommand {
     if rounds < 1 || milliseconds < 1 || threads.isEmpty || threads.contains(where: { $0 < 1 }) {
       throw ValidationError("--rounds, --milliseconds and --threads take numbers of at least 1")
     }
-    let loops = ["mmap1", "fault1", "protect", "refault", "scatter", "spin", "pager"]
+    let loops = ["mmap1", "fault1", "protect", "refault", "scatter", "spin", "pager", "fork"]
     if let unknown = only.first(where: { !loops.contains($0) }) {
       throw ValidationError("--only: no loop is named '\(unknown)'; there are \(loops)")
     }
@@ -62,7 +64,8 @@ struct BenchSpace: ParsableCommand {
         && (subjects.isEmpty || subjects.contains($0.subject))
     }
     let hasPager = (only.isEmpty || only.contains("pager")) && subjects.isEmpty
-    guard !cells.isEmpty || hasPager else {
+    let hasFork = (only.isEmpty || only.contains("fork")) && subjects.isEmpty
+    guard !cells.isEmpty || hasPager || hasFork else {
       throw ValidationError("--only and --subjects leave nothing to measure")
     }
     var progress = Progress()
@@ -72,10 +75,11 @@ struct BenchSpace: ParsableCommand {
       results += try PagerBench(rounds: rounds, milliseconds: milliseconds)
         .run { progress.report($0) }
     }
+    if hasFork { results += try ForkBench(rounds: rounds).run { progress.report($0) } }
     progress.clear()
     let report = BenchReport(
       machine: .here(), cells: results,
-      targets: bench.targets(results) + PagerBench.targets(results),
+      targets: bench.targets(results) + PagerBench.targets(results) + ForkBench.targets(results),
       unit: "nanoseconds an operation of one thread, median (least - most); fault1: a page")
     try Terminal.print(json ? encoded(report) : report.text() + "\n")
   }

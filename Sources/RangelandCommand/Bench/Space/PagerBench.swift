@@ -9,8 +9,10 @@ import Rangeland
 import Synchronization
 import SystemPackage
 
-/// Latencies of maps, faults and unmaps of one thread, alone and beside 32 others: others that fault through a pager that
-/// takes 100 us for a page, and others that only sleep so long, which shows what the processors make of 32 threads.
+/// Latencies of maps, faults and unmaps of one thread, alone and beside 32 others that use nothing of it: others that
+/// fault through a pager that takes 100 us for a page; others that sleep so long; and others that sleep so long and
+/// compute as long as such a fault takes the processor. What the last ones do to the thread is the processors' matter: as
+/// many threads become runnable as often, for as long.
 struct PagerBench {
   var rounds: Int
   var milliseconds: Int
@@ -24,17 +26,21 @@ struct PagerBench {
     case idle
     case sleeping = "32 sleeping"
     case faulting = "32 faulting"
+    case computing = "32 sleeping, computing"
   }
 
   func run(progress: (String) -> Void) throws -> [BenchResult] {
     var samples: [Key: [Double]] = [:]
+    // Processor time of a page, by policy: measured before others compute as long.
+    var costs: [LockPolicy: [Double]] = [:]
     for round in 0...rounds {
       for policy in LockPolicy.allCases {
         for load in Load.allCases {
           progress("round \(round)/\(rounds): pager \(policy.rawValue), \(load.rawValue)")
-          let latencies = try once(policy, load)
+          let run = try once(policy, load, computing: costs[policy]?.last ?? 0)
+          if load == .faulting { costs[policy, default: []].append(run.cost) }
           if round == 0 { continue }
-          for (i, all) in latencies.enumerated() {
+          for (i, all) in run.latencies.enumerated() {
             samples[Key(policy: policy, load: load, operation: i), default: []].append(
               Self.quantile(all))
           }
@@ -54,6 +60,12 @@ struct PagerBench {
         }
       }
     }
+    for policy in LockPolicy.allCases {
+      let cell = BenchCell(
+        name: "pager: processor time of a page", subject: policy.rawValue, threads: Self.threads
+      ) { _ in [] }
+      results.append(BenchResult(cell, Array(costs[policy]!.dropFirst())))
+    }
     return results
   }
 
@@ -68,8 +80,16 @@ struct PagerBench {
     return Double(sorted[min(sorted.count - 1, sorted.count * 99 / 100)])
   }
 
-  /// One run: the latencies of maps, faults and unmaps.
-  private func once(_ policy: LockPolicy, _ load: Load) throws -> [[UInt64]] {
+  private struct Run {
+    /// Of maps, faults and unmaps.
+    var latencies: [[UInt64]]
+    /// Processor time of one turn of the others, in nanoseconds.
+    var cost: Double
+  }
+
+  private func once(
+    _ policy: LockPolicy, _ load: Load, computing nanoseconds: Double
+  ) throws -> Run {
     let memory = try PhysicalMemory(frameLimit: 1 << 16)
     let space = try AddressSpace(policy: policy, memory: memory)
     let pages = UInt64(Self.threads) * Self.stretch
@@ -79,18 +99,29 @@ struct PagerBench {
       object, length: pages * Address.pageSize, at: .fixed(0x1000_0000_0000), protection: .read)
     let stops = Flag()
     let group = DispatchGroup()
+    let turns = Atomic<Int>(0)
+    let time = Atomic<UInt64>(0)
     if load != .idle {
       for i in 0..<UInt64(Self.threads) {
         group.enter()
         let thread = Thread {
           let own = base + i * Self.stretch * Address.pageSize
+          var count = 0
           while !stops.value.load(ordering: .relaxed) {
-            if load == .sleeping {
+            switch load {
+            case .faulting: count += Self.readAll(space, own, stops)
+            case .computing:
+              count += 1
+              let start = Self.threadTime
               usleep(Self.microseconds)
-            } else {
-              Self.readAll(space, own, stops)
+              while Double(Self.threadTime - start) < nanoseconds {}
+            case .idle, .sleeping:
+              count += 1
+              usleep(Self.microseconds)
             }
           }
+          turns.add(count, ordering: .relaxed)
+          time.add(Self.threadTime, ordering: .relaxed)
           group.leave()
         }
         thread.stackSize = 1 << 20
@@ -101,19 +132,33 @@ struct PagerBench {
     let latencies = Self.measure(space, milliseconds)
     stops.value.store(true, ordering: .relaxed)
     group.wait()
-    return latencies
+    let count = turns.load(ordering: .relaxed)
+    return Run(
+      latencies: latencies,
+      cost: count == 0 ? 0 : Double(time.load(ordering: .relaxed)) / Double(count))
+  }
+
+  /// Processor time of the calling thread, in nanoseconds.
+  private static var threadTime: UInt64 {
+    var now = timespec()
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now)
+    return UInt64(now.tv_sec) * 1_000_000_000 + UInt64(now.tv_nsec)
   }
 
   private final class Flag: Sendable {
     let value = Atomic<Bool>(false)
   }
 
-  private static func readAll(_ space: AddressSpace, _ start: Address, _ stops: Flag) {
+  /// Reads the pages of a thread; how many.
+  private static func readAll(_ space: AddressSpace, _ start: Address, _ stops: Flag) -> Int {
+    var count = 0
     for page in 0..<stretch where !stops.value.load(ordering: .relaxed) {
       _ = try? space.load(UInt8.self, at: start + page * Address.pageSize)
+      count += 1
     }
     // Out of the page cache again.
     try? space.advise(.pageOut, at: start, length: stretch * Address.pageSize)
+    return count
   }
 
   /// Maps, touches and unmaps far from the others.
@@ -143,7 +188,7 @@ struct PagerBench {
     return latencies
   }
 
-  /// The figure: beside those who sleep as long, and beside nobody.
+  /// The figure: beside nobody, beside those who sleep as long, and beside those who take the processor as long.
   static func targets(_ results: [BenchResult]) -> [BenchTarget] {
     var targets: [BenchTarget] = []
     for operation in ["map", "fault", "unmap"] {
@@ -154,7 +199,7 @@ struct PagerBench {
         }?.medianNanoseconds
       }
       guard let faulting = p99(.faulting) else { continue }
-      for load in [Load.idle, .sleeping] {
+      for load in [Load.idle, .sleeping, .computing] {
         guard let other = p99(load) else { continue }
         targets.append(
           BenchTarget(

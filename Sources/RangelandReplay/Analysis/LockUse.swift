@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a recorded acquisition of mmap_lock was for: the call or the fault of its thread, and its pages.
+
+import Rangeland
+
+/// An operation and the pages that it works on, where they are known.
+struct LockUse {
+  var operation: OperationKind?
+  var range: Range<UInt64>?
+
+  /// How long after a fault an acquisition is still its own, in nanoseconds.
+  private static let faultReach: UInt64 = 10_000
+
+  /// Walks the steps of every thread beside its acquisitions, which come in the order of time.
+  struct Cursors {
+    private let recording: Recording
+    private var positions: [Int]
+
+    init(_ recording: Recording) {
+      self.recording = recording
+      positions = Array(repeating: 0, count: recording.threads.count)
+    }
+
+    /// What `acquisition` was for.
+    mutating func use(of acquisition: RecordedAcquisition) -> LockUse {
+      let steps = recording.threads[acquisition.thread].steps
+      var position = positions[acquisition.thread]
+      while position < steps.count, begin(steps[position]) <= acquisition.time { position += 1 }
+      positions[acquisition.thread] = position
+      guard position > 0 else { return LockUse(operation: nil, range: nil) }
+      switch steps[position - 1].target {
+      case .call(let index):
+        let call = recording.calls[index]
+        if acquisition.time > call.exit { return LockUse(operation: nil, range: nil) }
+        return LockUse(operation: call.operation, range: call.lockedRange)
+      case .fault(let index):
+        let fault = recording.faults[index]
+        if acquisition.time > fault.time + LockUse.faultReach {
+          return LockUse(operation: nil, range: nil)
+        }
+        let page = fault.address & ~4095
+        return LockUse(operation: .fault, range: page..<(page + 4096))
+      }
+    }
+
+    private func begin(_ step: RecordedThread.Step) -> UInt64 {
+      switch step.target {
+      case .call(let index): recording.calls[index].enter
+      case .fault(let index): recording.faults[index].time
+      }
+    }
+  }
+}
+
+extension RecordedCall {
+  /// The operation of the product that the call is.
+  var operation: OperationKind? {
+    switch kind {
+    case .mmap: .map
+    case .munmap: .unmap
+    case .mprotect, .pkeyMprotect: .protect
+    case .mremap: .remap
+    case .brk: .setBreak
+    case .madvise:
+      switch arguments[2] {
+      case 4, 24: .dontNeed
+      case 0, 1, 2, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19: .setAdvice
+      case 22, 23: .populate
+      default: .advise
+      }
+    case .mlock, .mlock2, .munlock, .mlockall, .munlockall: .lockMemory
+    case .msync: .synchronize
+    case .mincore: .residency
+    case .mseal: .seal
+    case .remapFilePages: .remapPages
+    case .processMadvise: .advise
+    case .fork, .vfork, .clone, .clone3: .fork
+    case .userfaultfd, .execve: nil
+    }
+  }
+}

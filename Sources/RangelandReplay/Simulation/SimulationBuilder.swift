@@ -1,0 +1,418 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A recording's own timing: what a thread did between its operations, and for how long each held the lock.
+//
+// Kept: time on a processor, and time blocked on something else than the lock. Taken out: waits for a processor and
+//   waits for the kernel's lock. A hold lasts as long as the recorded one; without it, as long as the call took, less
+//   those waits; of faults only the beginning is recorded, so they take `SimulationSettings.fault`.
+// Mechanism: driven by the planner, event by event in the order of each thread; a cursor follows the thread's scheduler
+//   events and acquisitions.
+
+import Rangeland
+
+struct SimulationBuilder {
+  /// Where a thread stands.
+  private struct Cursor {
+    /// All before is accounted for.
+    var time: UInt64
+    var scheduling = 0
+    var acquisition = 0
+    var state = State.running
+    /// Processor time since the last step.
+    var think: UInt64 = 0
+    /// What the last fault took, which the recording does not show.
+    var debt: UInt64 = 0
+
+    enum State { case running, ready, blocked }
+  }
+
+  /// What becomes of the time of a stretch.
+  private enum Use {
+    /// Time of the program: pauses become steps.
+    case program
+    /// Time of a call or a hold: pauses belong to it.
+    case call
+    /// A wait for the lock: nothing of it stays.
+    case wait
+  }
+
+  private let recording: Recording
+  private let fault: UInt64
+  private let hasSwitches: Bool
+  private(set) var program: SimulationProgram
+  private var cursors: [Cursor]
+  private var attributes: [SimulationProgram.Attributes: UInt32] = [:]
+  private var lastObject: UInt32 = 1 << 24
+  /// The steps of the event that is being placed, and what they wait for.
+  private var pending: [(step: ReplayStep, waits: [ReplayPlan.Dependency])] = []
+
+  /// How long after a fault an acquisition is still its own, in nanoseconds.
+  private static let faultReach: UInt64 = 10_000
+
+  init(_ recording: Recording, settings: SimulationSettings) {
+    self.recording = recording
+    fault = settings.fault
+    hasSwitches = recording.info.eventClasses.contains(.switches)
+    program = SimulationProgram(threads: recording.threads.count)
+    program.calibration = hasSwitches ? .full : .none
+    program.recordedNanoseconds = recording.duration
+    program.processors = recording.info.machine?.processors
+    program.hasRecordedHolds = recording.info.eventClasses.contains(.acquisitions)
+    program.threadNames = recording.threads.map(\.beginning.name)
+    cursors = recording.threads.map { Cursor(time: $0.beginning.time) }
+    for (number, thread) in recording.threads.enumerated() {
+      // One whose first event is its first turn was not running before.
+      if let first = thread.scheduling.first,
+        case .switchedIn = recording.scheduling[Int(first)].change
+      {
+        cursors[number].state = .ready
+      } else if let first = thread.scheduling.first,
+        case .woken = recording.scheduling[Int(first)].change
+      {
+        cursors[number].state = .blocked
+      }
+    }
+  }
+
+  // MARK: what the planner tells
+
+  /// The mappings at the start.
+  mutating func setUp(_ steps: [ReplayStep]) {
+    for step in steps {
+      program.areas.append((step.start, step.end, attributesIndex(of: step)))
+    }
+  }
+
+  /// A thread that nobody started.
+  mutating func addRoot(_ thread: Int) {
+    program.roots.append(thread)
+    let time = cursors[thread].time
+    if time > 0 { program.steps.append(SimulationStep(.pause, nanoseconds: time), to: thread) }
+  }
+
+  /// `parent` starts `thread` where it stands.
+  mutating func spawn(_ thread: Int, by parent: Int) {
+    pass(parent, until: cursors[thread].time, .program)
+    var step = SimulationStep(spawning: thread)
+    step.counts = true
+    append(step, to: parent)
+  }
+
+  /// A step of the event that is being placed.
+  mutating func add(_ step: ReplayStep, waits: [ReplayPlan.Dependency]) {
+    pending.append((step, waits))
+  }
+
+  /// The event of `thread` has its place.
+  mutating func place(_ event: PlannerEvent, _ thread: Int) {
+    passAcquisitions(thread, before: event.enter)
+    pass(thread, until: event.enter, .program)
+    settleDebt(thread)
+    switch event {
+    case .fault(let recorded): placeFault(recorded, thread)
+    case .call(let call): placeCall(call, thread)
+    }
+    pending.removeAll(keepingCapacity: true)
+  }
+
+  /// All events are placed.
+  mutating func finish() -> SimulationProgram {
+    for (number, thread) in recording.threads.enumerated() {
+      let end = thread.end ?? recording.duration
+      passAcquisitions(number, before: end)
+      pass(number, until: end, .program)
+      settleDebt(number)
+      if cursors[number].state == .blocked, end > cursors[number].time {
+        // It slept until the recording ended.
+        pause(number, end - cursors[number].time)
+      }
+      flushThink(number)
+    }
+    return program
+  }
+
+  // MARK: operations
+
+  private mutating func placeFault(_ recorded: RecordedFault, _ thread: Int) {
+    // A fault that the word of its VMA was enough for has no acquisition.
+    var held: UInt64?
+    var downgraded: UInt64?
+    while let acquisition = nextAcquisition(thread),
+      acquisition.time < cursors[thread].time + Self.faultReach
+    {
+      cursors[thread].acquisition += 1
+      pass(thread, until: acquisition.time, .program)
+      let stretch = passHold(acquisition, thread)
+      if acquisition.isGranted {
+        held = (held ?? 0) + stretch
+        downgraded = acquisition.downgradedAfter
+      }
+    }
+    if held == nil { cursors[thread].debt += fault * UInt64(max(1, pending.count)) }
+    emitPending(
+      thread, hold: held ?? fault * UInt64(max(1, pending.count)), downgradedAfter: downgraded)
+  }
+
+  private mutating func placeCall(_ call: RecordedCall, _ thread: Int) {
+    var isDone = pending.isEmpty
+    var hasHold = false
+    while let acquisition = nextAcquisition(thread), acquisition.time < call.exit {
+      cursors[thread].acquisition += 1
+      pass(thread, until: acquisition.time, .call)
+      let held = passHold(acquisition, thread)
+      guard acquisition.isGranted else { continue }
+      hasHold = true
+      if !isDone {
+        isDone = true
+        emitPending(thread, hold: held, downgradedAfter: acquisition.downgradedAfter)
+      } else if let range = call.lockedRange {
+        // A second one: pages brought in ahead, a part of a list of advice.
+        var step = SimulationStep(
+          acquisition.isWrite ? .configure : .populate, range.lowerBound, range.upperBound,
+          writes: acquisition.isWrite)
+        step.hold = UInt32(clamping: held)
+        append(step, to: thread)
+        program.operations += 1
+      } else {
+        program.strayAcquisitions += 1
+        cursors[thread].think += held
+      }
+    }
+    if isDone {
+      pass(thread, until: call.exit, .call)
+    } else if program.hasRecordedHolds && !hasHold && !program.isUnderWordOnly(call) {
+      // The kernel did it without the lock.
+      pass(thread, until: call.exit, .call)
+      emitPending(thread, hold: 0, downgradedAfter: nil)
+    } else {
+      let think = cursors[thread].think
+      pass(thread, until: call.exit, .call)
+      let held = cursors[thread].think - think
+      cursors[thread].think = think
+      emitPending(thread, hold: held, downgradedAfter: nil)
+    }
+  }
+
+  /// The wait and the hold of an acquisition; how long it was held, waits for a processor left out.
+  private mutating func passHold(_ acquisition: RecordedAcquisition, _ thread: Int) -> UInt64 {
+    program.lockWaitNanoseconds += acquisition.waited
+    pass(thread, until: acquisition.granted, .wait)
+    guard acquisition.isGranted, let end = acquisition.released else { return 0 }
+    let think = cursors[thread].think
+    cursors[thread].think = 0
+    pass(thread, until: end, .call)
+    let held = cursors[thread].think
+    cursors[thread].think = think
+    return held
+  }
+
+  private func nextAcquisition(_ thread: Int) -> RecordedAcquisition? {
+    let list = recording.threads[thread].acquisitions
+    let index = cursors[thread].acquisition
+    return index < list.count ? recording.acquisitions[Int(list[index])] : nil
+  }
+
+  /// Acquisitions of calls that are not recorded: the wait goes, the time stays.
+  private mutating func passAcquisitions(_ thread: Int, before time: UInt64) {
+    while let acquisition = nextAcquisition(thread), acquisition.time < time {
+      cursors[thread].acquisition += 1
+      program.strayAcquisitions += 1
+      pass(thread, until: acquisition.time, .program)
+      program.lockWaitNanoseconds += acquisition.waited
+      pass(thread, until: min(time, acquisition.granted), .wait)
+    }
+  }
+
+  /// The steps of the event, which share its hold.
+  private mutating func emitPending(
+    _ thread: Int, hold: UInt64, downgradedAfter: UInt64?
+  ) {
+    for (step, waits) in pending {
+      guard let operation = step.operation else { continue }
+      var result = SimulationStep(
+        operation, step.start & ~4095, step.end, writes: operation.locksForWriting,
+        effect: step.simulatedEffect)
+      let share = hold / UInt64(pending.count)
+      result.hold = UInt32(clamping: share)
+      result.counts = true
+      if operation == .fault { result.writesPage = step.access == .write }
+      if let downgradedAfter, share > 0, hold > 0 {
+        result.downgrade = max(1, min(4095, downgradedAfter * 4096 / hold))
+      }
+      switch result.effect {
+      case .map: result.attributes = attributesIndex(of: step)
+      case .protect: result.attributes = step.protection.rawValue & 7
+      case .none, .unmap: break
+      }
+      if !waits.isEmpty {
+        result.dependency = UInt32(program.dependencies.count)
+        for wait in waits {
+          program.dependencies.append(UInt64(wait.thread) << 32 | UInt64(wait.steps))
+        }
+        program.dependencies[program.dependencies.count - 1] |= 1 << 63
+      }
+      append(result, to: thread)
+      program.operations += 1
+    }
+  }
+
+  private mutating func append(_ step: SimulationStep, to thread: Int) {
+    var step = step
+    if cursors[thread].think > UInt64(UInt32.max) { flushThink(thread) }
+    step.think = UInt32(cursors[thread].think)
+    cursors[thread].think = 0
+    program.steps.append(step, to: thread)
+  }
+
+  private mutating func flushThink(_ thread: Int) {
+    if cursors[thread].think == 0 { return }
+    program.steps.append(
+      SimulationStep(.work, nanoseconds: cursors[thread].think), to: thread)
+    cursors[thread].think = 0
+  }
+
+  private mutating func pause(_ thread: Int, _ nanoseconds: UInt64) {
+    settleDebt(thread)
+    flushThink(thread)
+    program.blockedNanoseconds += nanoseconds
+    program.steps.append(SimulationStep(.pause, nanoseconds: nanoseconds), to: thread)
+  }
+
+  /// The last fault's work is in the time after it.
+  private mutating func settleDebt(_ thread: Int) {
+    let paid = min(cursors[thread].debt, cursors[thread].think)
+    cursors[thread].think -= paid
+    cursors[thread].debt = 0
+  }
+
+  // MARK: time
+
+  /// Accounts for the time of `thread` up to `time`.
+  private mutating func pass(_ thread: Int, until time: UInt64, _ use: Use) {
+    if hasSwitches {
+      let list = recording.threads[thread].scheduling
+      while cursors[thread].scheduling < list.count {
+        let event = recording.scheduling[Int(list[cursors[thread].scheduling])]
+        if event.time >= time { break }
+        cursors[thread].scheduling += 1
+        spend(thread, until: event.time, use)
+        switch event.change {
+        case .switchedOut(.preempted): cursors[thread].state = .ready
+        case .switchedOut: cursors[thread].state = .blocked
+        case .woken:
+          if cursors[thread].state == .blocked { cursors[thread].state = .ready }
+        case .switchedIn: cursors[thread].state = .running
+        }
+      }
+    }
+    spend(thread, until: time, use)
+  }
+
+  private mutating func spend(_ thread: Int, until time: UInt64, _ use: Use) {
+    guard time > cursors[thread].time else { return }
+    let nanoseconds = time - cursors[thread].time
+    cursors[thread].time = time
+    if use == .wait { return }
+    switch cursors[thread].state {
+    case .running:
+      program.runningNanoseconds += nanoseconds
+      cursors[thread].think += nanoseconds
+    case .ready: program.readyNanoseconds += nanoseconds
+    case .blocked:
+      if use == .call {
+        program.blockedNanoseconds += nanoseconds
+        cursors[thread].think += nanoseconds
+      } else {
+        pause(thread, nanoseconds)
+      }
+    }
+  }
+
+  // MARK: attributes
+
+  private mutating func attributesIndex(of step: ReplayStep) -> UInt32 {
+    var flags = step.protection.rawValue & 7
+    if step.growsDown { flags |= SimulationProgram.Attributes.growsDown }
+    var object: UInt32 = 0
+    var delta: Int64 = 0
+    if step.sharing == .shared {
+      flags |= SimulationProgram.Attributes.shared
+    } else if flags & 2 != 0 {
+      flags |= SimulationProgram.Attributes.charged
+    }
+    if let file = step.file, file < 1 << 24 {
+      object = UInt32(file) + 1
+      delta = Int64(bitPattern: (step.start >> 12) &- step.pageOffset)
+    } else if step.file != nil || step.sharing == .shared {
+      lastObject &+= 1
+      object = lastObject
+      delta = Int64(bitPattern: step.start >> 12)
+    }
+    let found = SimulationProgram.Attributes(flags: flags, object: object, delta: delta)
+    if let index = attributes[found] { return index }
+    let index = UInt32(program.attributes.count)
+    program.attributes.append(found)
+    attributes[found] = index
+    return index
+  }
+}
+
+extension SimulationProgram {
+  /// Whether the kernel does such a call under the word of a VMA, without its lock (Linux 6.18).
+  fileprivate func isUnderWordOnly(_ call: RecordedCall) -> Bool { call.kind == .madvise }
+
+  /// Makes a program of `recording`.
+  ///
+  /// - Complexity: a few microseconds an event; 32 bytes a step.
+  public init(_ recording: Recording, settings: SimulationSettings = .init()) {
+    self = ReplayPlanner.simulation(recording, settings)
+  }
+}
+
+extension ReplayStep {
+  /// What the step does to the mappings.
+  var simulatedEffect: SimulationStep.Effect {
+    if expected != .success { return .none }
+    switch action {
+    case .map, .mapReplacing, .substituteMapping: return .map
+    case .unmap, .substituteUnmapping: return .unmap
+    case .protect: return .protect
+    case .insertSpecial: return .map
+    case .call: return callEffect
+    case .dontNeed, .fault, .residency, .fork, .setHeap, .spawn: return .none
+    }
+  }
+}
+
+extension OperationKind {
+  /// Whether the operation asks for the lock of the space as a writer.
+  var locksForWriting: Bool {
+    switch self {
+    case .fault, .dontNeed, .query, .advise, .populate, .residency, .synchronize, .writeBack,
+      .written, .insertSpecial, .pin:
+      false
+    case .map, .unmap, .protect, .substitute, .exit, .remap, .setBreak, .growStack, .setAdvice,
+      .lockMemory, .seal, .setPolicy, .configure, .fork, .truncate, .remapPages:
+      true
+    }
+  }
+}
+
+extension RecordedCall {
+  /// The pages that the call works on, if its arguments tell.
+  var lockedRange: Range<UInt64>? {
+    let start: UInt64
+    switch kind {
+    case .mmap:
+      guard errno == nil else { return nil }
+      start = UInt64(bitPattern: result)
+    case .munmap, .mprotect, .pkeyMprotect, .madvise, .mlock, .mlock2, .munlock, .msync, .mincore,
+      .mseal, .mremap:
+      start = arguments[0]
+    default: return nil
+    }
+    let (end, overflow) = (start & ~4095).addingReportingOverflow(arguments[1])
+    guard !overflow, arguments[1] > 0, end <= RecordedArea.spaceEnd else { return nil }
+    return (start & ~4095)..<((end + 4095) & ~4095)
+  }
+}
