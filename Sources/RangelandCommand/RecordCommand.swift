@@ -64,10 +64,12 @@ struct RecordCommand: ParsableCommand {
     var progress = Progress()
     let (recording, report) = try Recording.record(
       RecordOptions(target, tool: tool, note: note),
-      isInterrupted: { Interruption.isRequested }, notice: { Terminal.warn($0) }
-    ) { read in
-      if read > 0 { progress.report("\(read >> 20) MiB of \(tool?.rawValue ?? "the") text read") }
-    }
+      isInterrupted: { Interruption.isRequested }, notice: { Terminal.warn($0) },
+      poll: { read in
+        if read > 0 {
+          progress.report("\(read >> 20) MiB of \(tool?.rawValue ?? "the") text read")
+        }
+      })
     progress.clear()
     try recording.write(to: output)
     say(report, recording)
