@@ -44,6 +44,7 @@ struct ReplayCall: Sendable {
     case .ftruncate: .truncate
     case .mbind, .setMempolicy, .getMempolicy: .setPolicy
     case .prctl: .configure
+    case .processVMReadv, .processVMWritev: .pin
     }
   }
 
