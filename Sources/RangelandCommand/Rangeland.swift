@@ -10,7 +10,8 @@ struct RangelandTool: ParsableCommand {
     commandName: "rangeland",
     abstract: "An address space under a range lock, and recordings of real programs.",
     subcommands: [
-      CompareCommand.self, SimulateCommand.self, ImportCommand.self, ShowCommand.self, Bench.self,
+      CompareCommand.self, RecordCommand.self, SimulateCommand.self, ImportCommand.self,
+      ShowCommand.self, Bench.self,
       LockMapCommand.self,
       VerifyCommand.self,
     ])

@@ -270,9 +270,9 @@ let wholeRun = """
 
       a 5/5 [000] 1.000001: exceptions:page_fault_user: address=0x402000 ip=0x401000 error_code=0x14
       a 5/5 [000] 1.000002: PERF_RECORD_LOST lost 12
-      a 5/5 [000] 1.000003: sched:sched_switch: prev_comm=a prev_pid=5
+      a 5/5 [000] 1.000003: sched:sched_stat_wait: comm=a pid=5 delay=3
       a 5/5 [000] 1.000004: syscalls:sys_enter_read: fd: 0x0
-      a 5/5 [000] 1.000005: PERF_RECORD_SWITCH OUT
+      a 5/5 [000] 1.000005: PERF_RECORD_THROTTLE
       a 5/5 [000] 1.000006: exceptions:page_fault_user: address=0xffffffffff600000 ip=0x401000 error_code=0x14
       a 5/5 [000] 1.000007: exceptions:page_fault_user: address=some_symbol+0x10 ip=0x401000 error_code=0x14
       """
@@ -283,8 +283,8 @@ let wholeRun = """
       recording.info.omissions == [
         .init(name: "events lost by perf", count: 12),
         .init(name: "faults outside the program's space", count: 2),
-        .init(name: "unknown event PERF_RECORD_SWITCH", count: 1),
-        .init(name: "unknown event sched:sched_switch", count: 1),
+        .init(name: "unknown event PERF_RECORD_THROTTLE", count: 1),
+        .init(name: "unknown event sched:sched_stat_wait", count: 1),
         .init(name: "unknown event syscalls:sys_enter_read", count: 1),
       ])
   }

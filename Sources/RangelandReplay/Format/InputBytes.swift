@@ -39,6 +39,14 @@ struct InputBytes: ~Copyable {
     }
   }
 
+  /// Reads from a descriptor that the caller keeps open.
+  init(descriptor: FileDescriptor, name: String) {
+    self.name = name
+    self.descriptor = descriptor
+    ownsDescriptor = false
+    memory = []
+  }
+
   init(bytes: [UInt8], name: String) {
     self.name = name
     memory = bytes

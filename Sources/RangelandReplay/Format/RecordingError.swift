@@ -27,6 +27,8 @@ public struct RecordingError: Error, Equatable, Sendable, CustomStringConvertibl
     case malformedLine
     /// Text without a single event of a program.
     case nothingRecorded
+    /// A program cannot be recorded here: a tool, a right or a tracepoint is missing.
+    case cannotRecord
     /// The user interrupted the work.
     case interrupted
   }

@@ -26,10 +26,28 @@ struct TextEvent {
     case schedulerExec
     /// A mapping was made or changed: `payload` is the index of its description.
     case mapping
+    /// `mmap_lock` is asked for; `value` is the space's address in the kernel, `payload` has the bits below.
+    case lockStart
+    /// It was given or not, or a writer goes on as a reader.
+    case lockReturned
+    case lockReleased
+    /// The thread `value` left a processor; `payload` is a `RecordedScheduling.Reason`.
+    case switchedOut
+    /// The thread `value` came to the processor `payload`, -1 if unknown.
+    case switchedIn
+    /// The thread `value` was made ready.
+    case woken
+
+    /// Whether it may be the doing of any process of the machine.
+    var isOfScheduler: Bool { self == .switchedOut || self == .switchedIn || self == .woken }
   }
 
+  /// Bits of a lock's `payload`.
+  static let lockOfWriter = 1
+  static let lockGranted = 2
+
   var time: UInt64
-  /// Line number: the order among equal times.
+  /// Running number: the order among equal times.
   var line: UInt32
   /// The process, -1 where the text does not tell.
   var process: Int32
@@ -64,6 +82,8 @@ struct PerfText {
   var lost: UInt64 = 0
   /// Events that a recording does not hold, by name.
   var skipped: [String: UInt64] = [:]
+  /// The tool that printed the text.
+  var source = "perf script"
   /// Faults at addresses that no mapping can have (the kernel's half, the vsyscall page).
   var faultsOutside: UInt64 = 0
 

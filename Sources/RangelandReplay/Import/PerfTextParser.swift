@@ -27,11 +27,13 @@ struct PerfTextParser {
     return text
   }
 
-  private struct Head {
+  struct Head {
     var process: Int32
     var thread: Int32
     var name: Int32
     var time: UInt64
+    /// -1 where the text does not tell.
+    var processor: Int
   }
 
   /// Takes one line without its line end.
@@ -51,6 +53,12 @@ struct PerfTextParser {
       try enter(head, &cursor)
     } else if cursor.skip("syscalls:sys_exit_") {
       try exit(head, &cursor)
+    } else if cursor.skip("mmap_lock:mmap_lock_") {
+      try lock(head, &cursor)
+    } else if cursor.skip("sched:sched_switch:") {
+      try schedulerSwitch(head, &cursor)
+    } else if cursor.skip("sched:sched_wakeup:") {
+      try wakeUp(head, &cursor)
     } else if cursor.skip("PERF_RECORD_") {
       try record(head, &cursor)
     } else if cursor.skip("sched:sched_process_fork:") {
@@ -76,7 +84,7 @@ struct PerfTextParser {
       guard name.utf8.count > 1, name.utf8.last == 0x3a else {
         throw LineProblem(expected: "the name of an event and a colon behind the time")
       }
-      text.skipped[String(name.dropLast()), default: 0] += 1
+      skip("", name)
     }
   }
 
@@ -92,11 +100,14 @@ struct PerfTextParser {
         let end = cursor.offset
         let isProcessor = cursor.bytes(last).first == 0x5b && cursor.bytes(last).last == 0x5d
         let idRange = isProcessor ? before : last
+        var processor = LineCursor(cursor.bytes(last))
+        let number = isProcessor && processor.skip(0x5b) ? processor.identifier() ?? -1 : -1
         if let (process, thread) = Self.identifiers(idRange, cursor) {
           cursor.move(to: end)
           let name = lineStart < idRange.lowerBound ? lineStart..<idRange.lowerBound : 0..<0
           return Head(
-            process: process, thread: thread, name: intern(cursor.bytes(name)), time: time)
+            process: process, thread: thread, name: intern(cursor.bytes(name)), time: time,
+            processor: (0..<1 << 20).contains(number) ? Int(number) : -1)
         }
       }
       cursor.move(to: start)
@@ -130,13 +141,19 @@ struct PerfTextParser {
     return lastNameIndex
   }
 
-  private mutating func add(
+  /// Counts an event that a recording does not hold; `name` may end in a colon.
+  mutating func skip(_ prefix: String, _ name: String) {
+    let name = name.last == ":" ? String(name.dropLast()) : name
+    text.skipped[prefix + name, default: 0] += 1
+  }
+
+  mutating func add(
     _ kind: TextEvent.Kind, _ head: Head, call: CallKind = .mmap, payload: Int = 0,
     value: UInt64 = 0
   ) {
     text.events.append(
       TextEvent(
-        time: head.time, line: UInt32(clamping: text.lines), process: head.process,
+        time: head.time, line: UInt32(clamping: text.events.count), process: head.process,
         thread: head.thread, kind: kind, call: call, name: head.name, payload: payload,
         value: value))
   }
@@ -221,6 +238,8 @@ struct PerfTextParser {
     } else if cursor.skip("EXIT(") {
       let (_, thread) = try task(&cursor)
       add(.threadExit, head, value: UInt64(thread))
+    } else if cursor.skip("SWITCH") {
+      try switchRecord(head, &cursor)
     } else if cursor.skip("LOST") {
       guard cursor.skip(past: "lost "), let count = cursor.decimal() else {
         throw LineProblem(expected: "`PERF_RECORD_LOST lost NUMBER`")

@@ -5,12 +5,14 @@
 extension ProcessBuilder {
   /// The recording; errors call the text `name`.
   consuming func recording(
-    _ name: String, _ note: String
+    _ name: String, _ options: ImportOptions
   ) throws(RecordingError) -> Recording {
     if text.lost > 0 { omit("events lost by perf", text.lost) }
     if text.faultsOutside > 0 { omit("faults outside the program's space", text.faultsOutside) }
     for (event, count) in text.skipped { omit("unknown event " + event, count) }
 
+    // perf tells of the threads of a program that it was attached to at time 0.
+    for index in threads.indices where threads[index].begin == 0 { threads[index].begin = start }
     // Threads are numbered in the order of their beginnings.
     let order = threads.indices.sorted { (threads[$0].begin, $0) < (threads[$1].begin, $1) }
     var numbers = [Int](repeating: 0, count: threads.count)
@@ -27,6 +29,8 @@ extension ProcessBuilder {
       calls[index].exit -= origin
     }
     calls.sort { ($0.enter, $0.exit, $0.thread) < ($1.enter, $1.exit, $1.thread) }
+    let acquisitions = ownAcquisitions(numbers, origin)
+    let scheduling = orderedScheduling(numbers, origin)
     var faults = faults
     for index in faults.indices {
       faults[index].thread = numbers[faults[index].thread]
@@ -37,18 +41,55 @@ extension ProcessBuilder {
     let initial =
       isRecorded ? layout.areas : InitialLayout.inferred(calls: calls, faults: faults)
     let info = RecordingInfo(
-      program: program.isEmpty ? (beginnings.first?.name ?? "") : program, note: note,
-      source: "perf script", layoutOrigin: isRecorded ? .recorded : .inferred,
+      program: program.isEmpty ? (beginnings.first?.name ?? "") : program,
+      note: options.note,
+      source: text.source, layoutOrigin: isRecorded ? .recorded : .inferred,
       eventClasses: classes,
-      omissions: omissions.sorted { $0.key < $1.key }.map { .init(name: $0.key, count: $0.value) })
+      omissions: omissions.sorted { $0.key < $1.key }.map { .init(name: $0.key, count: $0.value) },
+      machine: options.machine)
     var recording = try Recording(
       info: info, files: files, initialLayout: initial, name: name)
     let ends = order.enumerated().compactMap { number, draft in
       threads[draft].end.map { _ in (thread: number, time: threads[draft].last - origin) }
     }
     try recording.merge(
-      EventLists(beginnings: beginnings, calls: calls, faults: faults, ends: ends), name: name)
+      EventLists(
+        beginnings: beginnings, calls: calls, faults: faults, acquisitions: acquisitions,
+        scheduling: scheduling, ends: ends), name: name)
     return recording
+  }
+
+  /// The acquisitions of the lock that was asked for most: the others are of spaces that a fork or an exec of the
+  /// program's threads made.
+  private mutating func ownAcquisitions(
+    _ numbers: [Int], _ origin: UInt64
+  ) -> [RecordedAcquisition] {
+    var counts = [Int](repeating: 0, count: 256)
+    for space in acquisitionSpaces { counts[Int(space)] += 1 }
+    let own = counts.indices.max { counts[$0] < counts[$1] } ?? 0
+    let others = acquisitionSpaces.count - counts[own]
+    if others > 0 { omit("acquisitions of other spaces' locks", UInt64(others)) }
+    var result: [RecordedAcquisition] = []
+    result.reserveCapacity(counts[own])
+    for (index, space) in acquisitionSpaces.enumerated() where Int(space) == own {
+      var acquisition = acquisitions[index]
+      acquisition.thread = numbers[acquisition.thread]
+      acquisition.time -= origin
+      result.append(acquisition)
+    }
+    result.sort { ($0.time, $0.thread, $0.waited) < ($1.time, $1.thread, $1.waited) }
+    return result
+  }
+
+  private func orderedScheduling(_ numbers: [Int], _ origin: UInt64) -> [RecordedScheduling] {
+    scheduling.map { change in
+      let thread = numbers[change.thread]
+      guard case .woken(let waker?) = change.change else {
+        return RecordedScheduling(thread: thread, time: change.time - origin, change.change)
+      }
+      return RecordedScheduling(
+        thread: thread, time: change.time - origin, .woken(by: numbers[waker]))
+    }
   }
 
   private func beginning(

@@ -30,11 +30,14 @@ struct ThreadDraft {
   var pending: Int?
   /// The file of the mapping that its call made.
   var pendingFile: Int?
+  /// Locks that it waits for or holds.
+  var locks: [LockDraft] = []
+  var place = PlaceDraft.unknown
 }
 
 struct ProcessBuilder {
   /// Where the process stands.
-  private enum Phase {
+  enum Phase {
     /// No exec seen yet, or running after one.
     case running
     /// An exec is building the new space.
@@ -42,24 +45,30 @@ struct ProcessBuilder {
   }
 
   let text: PerfText
-  private let processes: TextProcesses
+  let processes: TextProcesses
   let process: Int32
 
-  private var phase = Phase.running
+  private(set) var phase = Phase.running
   private var hasStarted = false
   /// When the program's exec returned, or its first event.
   private(set) var start: UInt64 = 0
   private(set) var program = ""
-  private(set) var threads: [ThreadDraft] = []
-  private var current: [Int32: Int] = [:]
+  var threads: [ThreadDraft] = []
+  private(set) var current: [Int32: Int] = [:]
   private(set) var calls: [RecordedCall] = []
   private(set) var faults: [RecordedFault] = []
+  private(set) var acquisitions: [RecordedAcquisition] = []
+  /// The space whose lock each acquisition is of, as an index into `spaces`.
+  private(set) var acquisitionSpaces: [UInt8] = []
+  /// Addresses of spaces in the kernel; of the acquisitions of more than 255 spaces the rest is left out.
+  private(set) var spaces: [UInt64] = []
+  var scheduling: [RecordedScheduling] = []
   private(set) var layout = LayoutModel()
   private(set) var hasDataMappings = false
   private(set) var files: [String] = []
   private var fileIndex: [Int: Int] = [:]
   private(set) var omissions: [String: UInt64] = [:]
-  private(set) var classes: RecordingInfo.EventClasses = []
+  var classes: RecordingInfo.EventClasses = []
 
   init(_ text: PerfText, _ processes: TextProcesses, _ process: Int32) {
     self.text = text
@@ -70,6 +79,10 @@ struct ProcessBuilder {
   mutating func run() {
     for index in text.events.indices {
       let event = text.events[index]
+      if event.kind.isOfScheduler {
+        if event.kind == .woken { woken(event) } else { switched(event) }
+        continue
+      }
       guard event.thread > 0 else { continue }
       guard processes.process(of: event) == process else {
         switch event.kind {
@@ -80,6 +93,7 @@ struct ProcessBuilder {
       }
       step(event, index)
     }
+    finishLocks()
     for thread in threads where thread.pending != nil { omit("calls that had not returned") }
   }
 
@@ -99,20 +113,22 @@ struct ProcessBuilder {
         threads[thread].name = Int32(event.payload)
       }
     case .mapping: mapping(event)
+    case .lockStart, .lockReturned, .lockReleased: lock(event)
+    case .switchedOut, .switchedIn, .woken: break
     }
   }
 
   // MARK: threads
 
   /// The draft of the event's thread, made if the text showed no beginning.
-  private mutating func thread(_ event: TextEvent) -> Int {
+  mutating func thread(_ event: TextEvent) -> Int {
     let index = current[event.thread] ?? add(event.thread, at: event.time, parent: nil)
     threads[index].last = max(threads[index].last, event.time)
     if event.name >= 0, !text.names[Int(event.name)].isEmpty { threads[index].name = event.name }
     return index
   }
 
-  private mutating func add(_ id: Int32, at time: UInt64, parent: Int?) -> Int {
+  mutating func add(_ id: Int32, at time: UInt64, parent: Int?) -> Int {
     threads.append(
       ThreadDraft(id: id, parent: parent, begin: time, end: nil, name: -1, last: time))
     current[id] = threads.count - 1
@@ -155,10 +171,15 @@ struct ProcessBuilder {
 
   /// The old space is gone, and with it what happened in it.
   private mutating func restart(_ event: TextEvent) {
-    let dropped = UInt64(calls.count + faults.count)
+    let dropped = UInt64(
+      calls.count + faults.count + acquisitions.count + scheduling.count)
     if dropped > 0 { omit("events before the last exec", dropped) }
     calls.removeAll()
     faults.removeAll()
+    acquisitions.removeAll()
+    acquisitionSpaces.removeAll()
+    spaces.removeAll()
+    scheduling.removeAll()
     threads.removeAll()
     current.removeAll()
     layout = LayoutModel()
@@ -168,12 +189,27 @@ struct ProcessBuilder {
     fileIndex.removeAll()
   }
 
-  private mutating func begin(at time: UInt64) {
+  mutating func begin(at time: UInt64) {
     phase = .running
     if !hasStarted {
       hasStarted = true
       start = time
     }
+  }
+
+  /// Whether an exec is under way; counts what it does under `what`.
+  mutating func isLoading(_ what: String) -> Bool {
+    if phase == .layout { omit(what) }
+    return phase == .layout
+  }
+
+  /// Adds an acquisition of the lock of `space`.
+  mutating func add(_ acquisition: RecordedAcquisition, _ space: UInt64) {
+    let index = spaces.lastIndex(of: space) ?? spaces.count
+    guard index < 255 else { return omit("acquisitions of other spaces' locks") }
+    if index == spaces.count { spaces.append(space) }
+    acquisitions.append(acquisition)
+    acquisitionSpaces.append(UInt8(index))
   }
 
   private mutating func mapping(_ event: TextEvent) {
@@ -279,10 +315,7 @@ struct ProcessBuilder {
 
   private mutating func fault(_ event: TextEvent) {
     classes.insert(event.kind == .userFault ? .userFaults : .kernelFaults)
-    if phase == .layout {
-      omit("faults while the program was loaded")
-      return
-    }
+    guard !isLoading("faults while the program was loaded") else { return }
     begin(at: event.time)
     let thread = thread(event)
     faults.append(

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Makes a recording from what `perf script` printed.
+// Makes a recording from what `perf script` or strace printed.
 //
 // Guarantee: the recording holds one process, from its last exec (or the text's start) on, and
 // every event of it that can be told; what is left out is counted by name, nothing silently.
@@ -13,10 +13,15 @@ public struct ImportOptions: Sendable {
   public var process: Int32?
   /// How the recording was made, for those who look at it later.
   public var note: String
+  /// Where the text was made; nil if unknown.
+  public var machine: RecordedMachine?
+  /// The mappings at the start, listed by the kernel when the recording began.
+  var maps: ProcessMaps?
 
-  public init(process: Int32? = nil, note: String = "") {
+  public init(process: Int32? = nil, note: String = "", machine: RecordedMachine? = nil) {
     self.process = process
     self.note = note
+    self.machine = machine
   }
 }
 
@@ -52,9 +57,14 @@ extension Recording {
     return try make(TextLines.parse(input, poll: { _ in true }), name, options)
   }
 
-  private static func make(
-    _ text: PerfText, _ name: String, _ options: ImportOptions
+  /// Makes the recording that `text` tells of.
+  static func make(
+    _ source: consuming PerfText, _ name: String, _ options: ImportOptions
   ) throws(RecordingError) -> (recording: Recording, report: ImportReport) {
+    var text = source
+    if let maps = options.maps, let process = options.process {
+      text.begin(with: maps, of: process)
+    }
     let processes = TextProcesses(text)
     guard let process = options.process ?? processes.largest, processes.counts[process] != nil
     else {
@@ -72,6 +82,6 @@ extension Recording {
     let report = ImportReport(
       lines: text.lines, lostEvents: text.lost, process: process,
       otherProcesses: processes.counts.count - 1)
-    return (try builder.recording(name, options.note), report)
+    return (try builder.recording(name, options), report)
   }
 }

@@ -15,7 +15,7 @@ enum TextLines {
     _ source: consuming InputBytes, poll: (UInt64) -> Bool
   ) throws(RecordingError) -> PerfText {
     var input = source
-    var parser = PerfTextParser()
+    var parser = TextParser()
     let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: bufferSize, alignment: 16)
     defer { buffer.deallocate() }
     var filled = 0
@@ -28,9 +28,9 @@ enum TextLines {
       }
       guard filled < buffer.count else {
         throw RecordingError(
-          .foreign, file: input.name, at: .line(parser.text.lines + 1),
-          "a line of more than \(bufferSize) bytes: this is not text of `perf script`",
-          advice: "import what `perf script` printed")
+          .foreign, file: input.name, at: .line(parser.lines + 1),
+          "a line of more than \(bufferSize) bytes: this is not text of `perf script` or strace",
+          advice: "import what `perf script` or strace printed")
       }
       guard
         let count = try input.readSome(
@@ -43,7 +43,7 @@ enum TextLines {
     if input.offset == 0 {
       throw RecordingError(
         .empty, file: input.name, at: .file, "the text is empty",
-        advice: "import what `perf script` printed")
+        advice: "import what `perf script` or strace printed")
     }
     return parser.finish()
   }
@@ -52,7 +52,7 @@ enum TextLines {
   /// its size.
   private static func lines(
     _ buffer: UnsafeMutableRawBufferPointer, _ filled: Int, isAtEnd: Bool,
-    _ parser: inout PerfTextParser, _ name: String
+    _ parser: inout TextParser, _ name: String
   ) throws(RecordingError) -> Int {
     let bytes = UnsafeBufferPointer(
       start: UnsafePointer(buffer.baseAddress!.assumingMemoryBound(to: UInt8.self)), count: filled)
@@ -69,8 +69,8 @@ enum TextLines {
       } catch {
         let isCut = end == filled
         throw RecordingError(
-          .malformedLine, file: name, at: .line(parser.text.lines),
-          isCut ? "the last line is cut off" : "the line is not what perf prints",
+          .malformedLine, file: name, at: .line(parser.lines),
+          isCut ? "the last line is cut off" : "the line is not what \(parser.tool) prints",
           advice: "expected \(error.expected)")
       }
       start = end + 1

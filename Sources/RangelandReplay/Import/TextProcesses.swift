@@ -18,7 +18,7 @@ struct TextProcesses {
     findOwners(text)
     for event in text.events {
       let process = process(of: event)
-      if process > 0 { members.insert(Self.key(process, event.thread)) }
+      if process > 0, !event.kind.isOfScheduler { members.insert(Self.key(process, event.thread)) }
       switch event.kind {
       case .exit, .userFault, .kernelFault: if process > 0 { counts[process, default: 0] += 1 }
       case .forkRecord where event.payload > 0:
@@ -59,7 +59,8 @@ struct TextProcesses {
     var seen: [Int32] = []
     var known: Set<Int32> = []
     var execed: Set<Int32> = []
-    for event in text.events where event.process < 0 && event.thread > 0 {
+    for event in text.events
+    where event.process < 0 && event.thread > 0 && !event.kind.isOfScheduler {
       if known.insert(event.thread).inserted { seen.append(event.thread) }
       switch (event.kind, event.call) {
       case (.enter, .clone): flags[event.thread] = text.arguments[event.payload]

@@ -25,13 +25,22 @@ enum LinuxFlag {
   static let mapShared: UInt64 = 0x01
   static let mapFixed: UInt64 = 0x10
   static let mapAnonymous: UInt64 = 0x20
-  /// Flags that give a mapping what the product's own mappings do not have, and their names.
+  static let mapGrowsDown: UInt64 = 0x100
+  static let mapStack: UInt64 = 0x2_0000
+  static let mapFixedNoReplace: UInt64 = 0x10_0000
+  /// Flags that the product's own mappings do not have, and their names.
   static let mapWithout: [(flag: UInt64, name: String)] = [
-    (0x40000, "MAP_HUGETLB"), (0x100, "MAP_GROWSDOWN"), (0x2000, "MAP_LOCKED"),
-    (0x8000, "MAP_POPULATE"),
+    (0x8, "MAP_DROPPABLE"), (0x40000, "MAP_HUGETLB"),
   ]
+  /// Flags that do more than map: MAP_GROWSDOWN, MAP_LOCKED, MAP_POPULATE.
+  static let mapSpecial: UInt64 = 0x100 | mapBringsIn
+  /// MAP_LOCKED, MAP_POPULATE.
+  static let mapBringsIn: UInt64 = 0x2000 | 0x8000
   static let adviseDontNeed: UInt64 = 4
+  static let remapMayMove: UInt64 = 1
+  static let remapFixed: UInt64 = 2
   static let remapDontUnmap: UInt64 = 4
+  static let cloneSpace: UInt64 = 0x100
   static let cloneThread: UInt64 = 0x1_0000
 
   /// An advice of `madvise` as the manual page spells it, without its prefix.

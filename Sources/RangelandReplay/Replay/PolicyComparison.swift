@@ -45,17 +45,19 @@ public struct PolicyComparison: Sendable {
   ) throws(ReplayError) {
     precondition(rounds > 0, "a comparison has at least one round")
     let memory = try Self.memory()
+    let files = try ReplayFiles(sizes: plan.fileSizes)
     var timed: [LockPolicy: [ReplayRun]] = [:]
     var counted: [LockPolicy: [ReplayRun]] = [:]
     for round in 0...rounds {
       for policy in policies {
         progress("round \(round)/\(rounds): \(policy)")
-        let timedRun = try Self.run(plan, policy, memory, statistics: false, isCancelled)
+        let timedRun = try Self.run(
+          plan, policy, memory, files, statistics: false, isCancelled)
         // The first round makes the pages warm.
         if round == 0 { continue }
         timed[policy, default: []].append(timedRun)
         counted[policy, default: []].append(
-          try Self.run(plan, policy, memory, statistics: true, isCancelled))
+          try Self.run(plan, policy, memory, files, statistics: true, isCancelled))
       }
     }
     self.plan = plan
@@ -72,8 +74,8 @@ public struct PolicyComparison: Sendable {
   }
 
   private static func run(
-    _ plan: ReplayPlan, _ policy: LockPolicy, _ memory: PhysicalMemory, statistics: Bool,
-    _ isCancelled: () -> Bool
+    _ plan: ReplayPlan, _ policy: LockPolicy, _ memory: PhysicalMemory, _ files: ReplayFiles,
+    statistics: Bool, _ isCancelled: () -> Bool
   ) throws(ReplayError) -> ReplayRun {
     let space: AddressSpace
     do {
@@ -81,7 +83,7 @@ public struct PolicyComparison: Sendable {
     } catch {
       throw .noMemory
     }
-    return try Replay(plan, space).run(isCancelled: isCancelled)
+    return try Replay(plan, space, files).run(isCancelled: isCancelled)
   }
 
   private static func row(

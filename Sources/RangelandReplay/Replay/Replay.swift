@@ -17,7 +17,9 @@ final class Replay: @unchecked Sendable {
   // or synchronises itself.
   private let plan: ReplayPlan
   private let space: AddressSpace
+  private let files: ReplayFiles
   private let steps: UnsafeMutableBufferPointer<ReplayStep>
+  private let calls: UnsafeMutableBufferPointer<ReplayCall>
   private let latencies: UnsafeMutableBufferPointer<UInt32>
   private let progress: ReplayProgress
   private var workers: ReplayWorkers!
@@ -31,9 +33,12 @@ final class Replay: @unchecked Sendable {
   /// How long nothing may happen before a run is given up, in seconds.
   private static let patience = 60
 
-  init(_ plan: ReplayPlan, _ space: AddressSpace) {
+  init(_ plan: ReplayPlan, _ space: AddressSpace, _ files: ReplayFiles) {
     self.plan = plan
     self.space = space
+    self.files = files
+    calls = .allocate(capacity: max(1, plan.calls.count))
+    _ = calls.initialize(from: plan.calls)
     steps = .allocate(capacity: max(1, plan.steps.count))
     _ = steps.initialize(from: plan.steps)
     latencies = .allocate(capacity: max(1, plan.steps.count))
@@ -46,6 +51,7 @@ final class Replay: @unchecked Sendable {
   deinit {
     steps.prefix(plan.steps.count).deinitialize()
     steps.deallocate()
+    calls.deallocate()
     latencies.deallocate()
     progress.destroy()
     left.deinitialize(count: 1)
@@ -88,7 +94,7 @@ final class Replay: @unchecked Sendable {
 
   private func setUp() throws(ReplayError) {
     for step in plan.setup {
-      let outcome = step.perform(on: space)
+      let outcome = step.perform(on: space, calls.baseAddress!, files)
       guard outcome == .success else {
         throw .setupFailed("the mapping at \(hex(step.start)): \(outcome)")
       }
@@ -165,7 +171,7 @@ final class Replay: @unchecked Sendable {
         startThread(Int(step.pointee.start))
       } else if !isGivenUp.load(ordering: .relaxed) {
         let start = rl_cycles()
-        let outcome = step.pointee.perform(on: space)
+        let outcome = step.pointee.perform(on: space, calls.baseAddress!, files)
         latencies[index] = UInt32(clamping: rl_cycles() &- start)
         if outcome != step.pointee.expected {
           mismatches.note(step.pointee, outcome, thread: thread)

@@ -17,6 +17,11 @@ public struct ReplayPlan: Sendable {
   public internal(set) var setup: [ReplayStep] = []
   /// All steps, thread by thread.
   public internal(set) var steps: [ReplayStep] = []
+  /// What the steps that are calls call.
+  var calls: [ReplayCall] = []
+  /// How long the files that stand for the recorded ones are, by number, in bytes; 0 = never mapped. One more than the
+  /// recording has: the last stands for those without a name.
+  var fileSizes: [UInt64] = []
   /// The steps of each thread.
   public internal(set) var threads: [Range<Int>] = []
   var dependencies: [Dependency] = []

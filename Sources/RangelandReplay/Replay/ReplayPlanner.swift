@@ -11,6 +11,7 @@
 // Source: Herlihy and Wing, "Linearizability" (1990): a history of intervals is explained by one of points.
 
 import HeapModule
+import Rangeland
 
 struct ReplayPlanner {
   private let recording: Recording
@@ -30,6 +31,7 @@ struct ReplayPlanner {
   private var inProgress: Set<Int> = []
   private var queue = Heap<PlannerHead>()
   private var substituted: [String: Int] = [:]
+  private var surroundings: ReplaySurroundings
 
   static func plan(_ recording: Recording) -> ReplayPlan {
     var planner = ReplayPlanner(recording)
@@ -55,14 +57,36 @@ struct ReplayPlanner {
     emitted = Array(repeating: [], count: recording.threads.count)
     emittedCounts = Array(repeating: 0, count: recording.threads.count)
     position = Array(repeating: -1, count: recording.threads.count)
-    plan.setup = recording.initialLayout.map { ReplayStep(.substituteMapping, $0) }
+    surroundings = ReplaySurroundings(recording)
+    setUp()
+  }
+
+  /// The mappings at the start, and the files.
+  private mutating func setUp() {
+    plan.fileSizes = surroundings.fileSizes
+    if let heap = surroundings.heap {
+      plan.setup.append(ReplayStep(.setHeap, heap.start..<heap.start))
+      if heap.end > heap.start {
+        var step = ReplayStep(.call, heap.start..<heap.end)
+        step.callOperation = .setBreak
+        step.callEffect = .map
+        step.protection = [.read, .write]
+        step.call = UInt32(plan.calls.count)
+        plan.calls.append(ReplayCall(.brk, LinuxArguments(heap.end), result: heap.end))
+        plan.setup.append(step)
+      }
+    }
     for area in recording.initialLayout {
-      switch area.backing {
-      case .anonymous: break
-      case .file: count("file mapping at the start")
-      case .stack: count("stack at the start")
-      case .heap: count("heap at the start")
-      case .kernel: count("kernel mapping at the start")
+      let made = surroundings.mapping(at: area)
+      if let name = made.substituted { count(name) }
+      for step in made.steps {
+        plan.setup.append(
+          made.call.map {
+            var step = step
+            step.call = UInt32(plan.calls.count)
+            plan.calls.append($0)
+            return step
+          } ?? step)
       }
     }
   }
@@ -208,7 +232,7 @@ struct ReplayPlanner {
     let translation: Translation
     switch event {
     case .call(let call):
-      translation = Translation(call, model)
+      translation = Translation(call, model, surroundings)
       // Also where the effect is none: the break moves.
       model.apply(call)
       if call.errno != nil { model.apply(translation.effect) }
@@ -217,25 +241,35 @@ struct ReplayPlanner {
       model.apply(translation.effect)
     }
     if let name = translation.substituted { count(name) }
-    for step in translation.steps { emit(step, thread, event) }
+    for step in translation.steps { emit(step, translation, thread, event) }
     simulation?.place(event, thread)
     advance(thread)
   }
 
-  private mutating func emit(_ step: ReplayStep, _ thread: Int, _ event: PlannerEvent) {
+  private mutating func emit(
+    _ step: ReplayStep, _ translation: Translation, _ thread: Int, _ event: PlannerEvent
+  ) {
     var step = step
+    if step.action == .call, let call = translation.call {
+      step.call = UInt32(plan.calls.count)
+      if simulation == nil { plan.calls.append(call) }
+    }
     let mark = OverlapOrder.Mark(thread: thread, step: emittedCounts[thread], exit: event.exit)
     emittedCounts[thread] += 1
-    let waits =
-      step.action == .fault
-      ? order.addReader(page: step.start & ~4095, mark, enter: event.enter)
-      : order.addWriter(step.start..<step.end, mark, enter: event.enter)
+    var waits: [ReplayPlan.Dependency] = []
+    if step.action == .fault && translation.changes == nil {
+      waits = order.addReader(page: step.start & ~4095, mark, enter: event.enter)
+    } else {
+      for range in translation.changes ?? [step.start..<step.end] where !range.isEmpty {
+        waits += order.addWriter(range, mark, enter: event.enter)
+      }
+    }
     if simulation != nil {
       simulation?.add(step, waits: waits)
       return
     }
     let first = plan.dependencies.count
-    plan.dependencies.append(contentsOf: waits)
+    plan.dependencies += waits
     step.dependencies = first..<plan.dependencies.count
     emitted[thread].append(step)
     plan.operations += 1

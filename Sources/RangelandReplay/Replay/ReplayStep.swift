@@ -11,12 +11,15 @@ public enum ReplayOutcome: Hashable, Sendable, CustomStringConvertible {
   case failure(Int32)
   /// The access was refused.
   case refusal(AccessFault.Reason)
+  /// The call succeeded with another value than was recorded.
+  case value(UInt64)
 
   public var description: String {
     switch self {
     case .success: "success"
     case .failure(let errno): "errno \(errno)"
     case .refusal(let reason): "\(reason)"
+    case .value(let value): "the result \(hex(value))"
     }
   }
 }
@@ -33,6 +36,16 @@ public struct ReplayStep: Sendable {
     case protect
     case dontNeed
     case fault
+    /// Makes a recorded call through the Linux face.
+    case call
+    /// Asks which pages are in memory.
+    case residency
+    /// Copies the whole space and lets go of the copy.
+    case fork
+    /// Maps pages of the kernel's own.
+    case insertSpecial
+    /// Says where the heap begins; the break is there then. Not an operation.
+    case setHeap
     /// Applies the effect of what the product has no call for: a mapping appears.
     case substituteMapping
     /// The same: mappings go.
@@ -52,6 +65,12 @@ public struct ReplayStep: Sendable {
   /// The number of a mapped file, and the offset of `start` in it.
   var file: UInt64?
   var pageOffset: UInt64 = 0
+  /// For `call`: its position in `ReplayPlan.calls`.
+  var call: UInt32 = 0
+  /// For `call`: what it is, as reports name it.
+  var callOperation: OperationKind?
+  /// For `call`: what it does to mappings over its whole range, as a simulation sees it.
+  var callEffect = SimulationStep.Effect.none
   /// What the recording says came of it.
   public var expected: ReplayOutcome = .success
   /// The dependencies, as positions in `ReplayPlan.dependencies`.
@@ -82,9 +101,14 @@ public struct ReplayStep: Sendable {
   /// Above the numbers of files that have names.
   private static let nameless: UInt64 = 1 << 48
 
-  /// The operation as reports name it; nil for `spawn`.
+  /// The operation as reports name it; nil for what is none (`spawn`).
   public var operation: OperationKind? {
     switch action {
+    case .call: callOperation
+    case .setHeap: nil
+    case .residency: .residency
+    case .fork: .fork
+    case .insertSpecial: .insertSpecial
     case .map, .mapReplacing: .map
     case .unmap: .unmap
     case .protect: .protect

@@ -37,8 +37,8 @@ final class ReplayWorkers: @unchecked Sendable {
   /// Guarded by the latch.
   private var all: [UnsafeMutablePointer<Worker>] = []
 
-  /// Stack of a worker: the replay needs little, and many may live.
-  private static let stackBytes = 256 << 10
+  /// Stack of a worker. Only what is used costs memory; a copy of a space that counts waits needs most.
+  private static let stackBytes = 4 << 20
   /// The most workers: a few less than the threads that the library can number.
   static let limit = Int(RL_MAX_THREADS) - 64
 

@@ -378,7 +378,9 @@ extension ReplayStep {
     case .map, .mapReplacing, .substituteMapping: return .map
     case .unmap, .substituteUnmapping: return .unmap
     case .protect: return .protect
-    case .dontNeed, .fault, .spawn: return .none
+    case .insertSpecial: return .map
+    case .call: return callEffect
+    case .dontNeed, .fault, .residency, .fork, .setHeap, .spawn: return .none
     }
   }
 }

@@ -36,8 +36,8 @@ import Testing
     let recording = recordings[0]
     #expect(recording["name"] as? String == "r")
     #expect(recording["threads"] as? Int == 2)
-    #expect(recording["operations"] as? Int == 3)
-    #expect(recording["substituted"] as? [String: Int] == ["brk": 1])
+    #expect(recording["operations"] as? Int == 4)
+    #expect(recording["substituted"] as? [String: Int] == [:])
     let rows = try #require(recording["rows"] as? [[String: Any]])
     #expect(
       rows.map { $0["policy"] as? String } == ["semaphore", "wholeRange", "ranged", "perVMA"])
@@ -50,7 +50,7 @@ import Testing
       #expect(row["resultMismatches"] as? Int == 0)
       #expect(row["blocked"] is [[String: Any]])
       let costs = try #require(row["byOperation"] as? [[String: Any]])
-      #expect(costs.map { $0["operation"] as? String } == ["map", "unmap", "fault"])
+      #expect(costs.map { $0["operation"] as? String } == ["map", "unmap", "fault", "break"])
       #expect(costs.allSatisfy { $0["count"] as? Int == 1 })
     }
   }
@@ -60,8 +60,7 @@ import Testing
     try write(small, to: folder.path + "/r")
     let run = try Tool.shell("cd \"$1\" && $TOOL compare r --rounds 1", [folder.path])
     #expect(run.status == 0 && run.errors.isEmpty, "\(run.errors)")
-    #expect(run.output.contains("r: program, 2 threads, 3 operations"))
-    #expect(run.output.contains("1 brk"))
+    #expect(run.output.contains("r: program, 2 threads, 4 operations"))
     #expect(
       run.output.contains(
         "replayed without think time: these waits compare policies; they are not what the program waited"

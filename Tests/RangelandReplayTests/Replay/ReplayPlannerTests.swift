@@ -149,7 +149,7 @@ import Testing
     #expect(made.operations == 3)
   }
 
-  @Test func `what the product does not have is applied by its effect and counted`() throws {
+  @Test func `calls are made as they were recorded, at the place that was recorded`() throws {
     let areas = [
       RecordedArea(
         start: 0x7fff_0000_0000, end: 0x7fff_0000_2000, protection: [.read, .write],
@@ -175,14 +175,40 @@ import Testing
       ], areas)
     #expect(
       words(made, 0) == [
-        "substituteMapping", "substituteUnmapping", "substituteMapping", "fault",
-        "substituteMapping", "substituteUnmapping", "substituteMapping",
+        "call", "call", "call", "fault", "call", "call", "call", "call",
       ])
+    #expect(made.calls.suffix(4).map(\.operation) == [.map, .remap, .setAdvice, .lockMemory])
+    let counts = Dictionary(uniqueKeysWithValues: made.substituted.map { ($0.kind, $0.count) })
+    #expect(
+      counts == ["failed mmap": 1])
+    for policy in LockPolicy.allCases {
+      let run = try Replay(
+        made, AddressSpace(policy: policy), ReplayFiles(sizes: made.fileSizes)
+      ).run { false }
+      #expect(run.mismatches == 0, "\(policy): \(run.examples)")
+    }
+  }
+
+  @Test func `what the product does not have is applied by its effect and counted`() throws {
+    let made = try plan([
+      beginning(0, at: 0),
+      call(
+        .mmap, CallArguments(0, 2 << 20, 3, 0x4_0022, .max, 0), at: 1, result: 0x4000_0000),
+      // Nothing tells where the heap begins.
+      call(.brk, CallArguments(0x5000_2000), at: 3, result: 0x5000_2000),
+      call(.brk, CallArguments(0x5000_4000), at: 5, result: 0x5000_4000),
+      call(.mremap, CallArguments(0x6000_0000, 4096, 8192, 1, 0), at: 7, result: 0x7000_0000),
+      call(.userfaultfd, CallArguments(0), at: 9, result: 3),
+      call(
+        .processMadvise, CallArguments(3, 0x1000, 1, 20, 0), at: 11, result: 4096),
+    ])
+    #expect(
+      words(made, 0) == ["substituteMapping", "substituteMapping", "substituteMapping"])
     let counts = Dictionary(uniqueKeysWithValues: made.substituted.map { ($0.kind, $0.count) })
     #expect(
       counts == [
-        "brk": 3, "stack growth": 1, "mmap of a file": 1, "mremap": 1, "madvise HUGEPAGE": 1,
-        "mlock": 1, "failed mmap": 1, "stack at the start": 1, "kernel mapping at the start": 1,
+        "mmap MAP_HUGETLB": 1, "brk": 2, "mremap of what is not mapped": 1, "userfaultfd": 1,
+        "process_madvise": 1,
       ])
   }
 

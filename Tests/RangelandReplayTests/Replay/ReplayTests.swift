@@ -13,8 +13,11 @@ import Testing
     isCancelled: () -> Bool = { false }
   ) throws -> ReplayRun {
     try withWatchdog(seconds: 120, "replay under \(policy)") {
-      try Replay(plan, AddressSpace(policy: policy, statistics: statistics))
-        .run(isCancelled: isCancelled)
+      try Replay(
+        plan, AddressSpace(policy: policy, statistics: statistics),
+        ReplayFiles(sizes: plan.fileSizes)
+      )
+      .run(isCancelled: isCancelled)
     }
   }
 
@@ -50,12 +53,13 @@ import Testing
   }
 
   @Test(arguments: LockPolicy.allCases)
-  func `recordings that no kernel made end too, without mismatches`(_ policy: LockPolicy) throws {
+  func `recordings that no kernel made end too`(_ policy: LockPolicy) throws {
     var random = SeededGenerator("nonsense \(policy)")
     for _ in 0..<30 {
+      // Calls succeeded here that no kernel lets succeed: that their results differ is as it should be.
       let plan = ReplayPlan(try randomRecording(events: 300, using: &random))
       let found = try run(plan, policy)
-      #expect(found.mismatches == 0, "\(found.examples)")
+      #expect(found.operations == plan.operations)
     }
   }
 
