@@ -26,7 +26,8 @@ struct ReplaySurroundings {
     }
     // A mapping that grows shows more of its file.
     let growth = recording.calls.reduce(UInt64(0)) { most, call in
-      call.kind == .mremap && call.errno == nil ? max(most, call.arguments[2]) : most
+      guard call.kind == .mremap && call.errno == nil else { return most }
+      return max(most, min(call.arguments[2], ReplayFiles.sizeLimit))
     }
     for index in fileSizes.indices where fileSizes[index] > 0 {
       fileSizes[index] = min(fileSizes[index] + (growth + 4095) & ~4095, ReplayFiles.sizeLimit)
@@ -49,10 +50,11 @@ struct ReplaySurroundings {
     let first = recording.calls.filter { $0.kind == .brk }
       .min { ($0.effectTime, $0.thread) < ($1.effectTime, $1.thread) }
     let told = first.flatMap { $0.arguments[0] == 0 ? UInt64(bitPattern: $0.result) : nil }
+      .flatMap { $0 < RecordedArea.spaceEnd ? $0 : nil }
     if let area {
       let end = told.flatMap { $0 > area.start && ($0 + 4095) & ~4095 == area.end ? $0 : nil }
       heap = (area.start, end ?? area.end)
-    } else if let told, told >= 1 << 16, told < RecordedArea.spaceEnd {
+    } else if let told, told >= 1 << 16 {
       heap = (told, told)
     }
   }
