@@ -9,6 +9,41 @@ import Testing
 @testable import Rangeland
 
 @Suite struct FileRaceTests {
+  // Found by histories of 8 threads: the opener asked for the size, another made the file shorter and let go of it.
+  @Test(arguments: [false, true])
+  func `who opens a file goes by the size it has then`(_ isHeld: Bool) throws {
+    let memory = try PhysicalMemory(frameLimit: 64)
+    let file = try TestFile(pages: 5)
+    let stale = try FileAccess(file.descriptor)
+    var other: FileObject? = try FileObject(descriptor: file.descriptor, memory: memory)
+    try other?.truncate(to: page)
+    if !isHeld { other = nil }
+    let object = try FileObject(stale, opener: nil, memory: memory, released: nil)
+    #expect(object.size == page)
+    withExtendedLifetime(other) {}
+  }
+
+  @Test(arguments: LockPolicy.allCases)
+  func `msync keeps a mapping that is unmapped while it writes back, and lets it go`(
+    _ policy: LockPolicy
+  ) throws {
+    let (memory, space, _) = try makeSpaces(policy)
+    let target = Mutex<Address>(0)
+    let pager = TestPager()
+    pager.state.withLock {
+      $0.writing = { _ in try! space.unmap(at: target.withLock { $0 }, length: 2 * page) }
+    }
+    let object = try FileObject(pager: pager, name: "unmapped", size: 2 * page, memory: memory)
+    let at = try space.map(
+      object, length: 2 * page, protection: [.read, .write], sharing: .shared)
+    target.withLock { $0 = at }
+    try space.store(UInt8(77), at: at)
+    try space.synchronize(at: at, length: page)
+    #expect(pager.state.withLock { $0.written[0] } == 77)
+    #expect(refusal { _ = try byte(space, at) } == .notMapped)
+    pager.state.withLock { $0.writing = nil }
+  }
+
   @Test(arguments: LockPolicy.allCases)
   func `a pager runs under no lock: its page can be unmapped, and others used`(
     _ policy: LockPolicy

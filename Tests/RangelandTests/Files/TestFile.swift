@@ -53,6 +53,8 @@ final class TestPager: Pager {
     var failing: [UInt64: Errno] = [:]
     var writeFailure: Errno?
     var synchronizes = 0
+    /// Runs before a page is kept.
+    var writing: (@Sendable (UInt64) -> Void)?
   }
   let state = Mutex(State())
   /// Runs before a page is filled.
@@ -76,6 +78,7 @@ final class TestPager: Pager {
   }
 
   func writeBack(page: UInt64, from bytes: UnsafeRawBufferPointer) throws(Errno) {
+    state.withLock { $0.writing }?(page)
     let error = state.withLock { state -> Errno? in
       if let error = state.writeFailure { return error }
       state.written[page] = bytes[0]

@@ -40,7 +40,7 @@ extension LockMap {
       item: .layout, lock: .layoutLeaf, mode: .write,
       range: "the leaves of the records that change",
       reason: "neighbours and outer parts are read again and spliced in one step",
-      operations: LayoutChanges.andFork + [.fault, .advise, .populate, .pin]),
+      operations: LayoutChanges.andFork + [.fault, .advise, .populate, .pin, .synchronize]),
     Row(
       item: .layout, lock: .layoutShape, mode: .write,
       range: "index nodes above a leaf that is divided",
@@ -146,7 +146,7 @@ extension LockMap {
       item: .reverseMap, lock: .objectMappings, mode: .write, range: "the object",
       reason:
         "mappings join when an object is mapped or an identity is made, and go with their last record",
-      operations: LayoutChanges.andFork + [.fault, .advise, .populate, .pin]),
+      operations: LayoutChanges.andFork + [.fault, .advise, .populate, .pin, .synchronize]),
     Row(
       item: .reverseMap, lock: .objectMappings, mode: .read, range: "the object",
       reason: "from an object to the page tables that map it; their latches come inside",

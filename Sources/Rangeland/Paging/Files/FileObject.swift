@@ -64,7 +64,7 @@ public final class FileObject: @unchecked Sendable {
     ) {
       FileState.make(
         FileSource(.descriptor, device: access.device, inode: access.inode, name: ""),
-        size: access.size, pageKind: access.isSharedMemory ? .sharedMemory : .file,
+        size: access.currentSize, pageKind: access.isSharedMemory ? .sharedMemory : .file,
         table: memory.files)
     }
     self.memory = memory
@@ -73,7 +73,7 @@ public final class FileObject: @unchecked Sendable {
     let file = object.pointee.file.unsafelyUnwrapped
     errorCursor = Atomic(file.pointee.errors.sample())
     try source.adopt(access.descriptor, writable: access.isWritable)
-    if access.size > size { noticeGrowth(to: access.size, file) }
+    if access.size > size { noticeGrowth(file) }
     if let released { source.whenReleased(released) }
     memory.files.writer.start(memory)
   }
@@ -144,11 +144,14 @@ public final class FileObject: @unchecked Sendable {
     object.pointee.file.unsafelyUnwrapped.pointee.source.takeUnretainedValue()
   }
 
-  /// The file has become longer, past the object.
-  private func noticeGrowth(to size: UInt64, _ file: FileStateRef) {
+  /// The file seems to have become longer, past the object. Whoever opens it may have asked for its size before another
+  /// made it shorter through the object: so it is asked again where nobody changes it.
+  private func noticeGrowth(_ file: FileStateRef) {
     file.pointee.gate.close()
-    let old = file.pointee.size.load(ordering: .acquiring)
-    if size > old { file.pointee.size.store(size, ordering: .releasing) }
+    let now = access.currentSize
+    if now > file.pointee.size.load(ordering: .acquiring) {
+      file.pointee.size.store(now, ordering: .releasing)
+    }
     file.pointee.gate.open()
   }
 
@@ -248,6 +251,13 @@ struct FileAccess: Sendable {
 
   init(inode: UInt64, size: UInt64, isWritable: Bool) {
     (self.inode, self.size, self.isWritable) = (inode, size, isWritable)
+  }
+
+  /// The size now. An object that is made takes it under the table's mutex, so that nobody has changed it through
+  /// another object since.
+  var currentSize: UInt64 {
+    var status = rl_file()
+    return rl_file_status(descriptor, &status) < 0 ? size : status.size
   }
 
   /// - Throws: `EBADF`.
