@@ -20,8 +20,8 @@ public struct VerifySizes: Sendable, Hashable, CustomStringConvertible {
   public var residentAnonymous = 0
   /// `RssShmem`. The kernel maps pages around a shared page that is read, so it may have more.
   public var residentShared = 0
-  /// `RssFile`. The kernel maps pages around one that is read from its page cache, which is another, so it has as much or
-  /// more.
+  /// `RssFile`. The kernel maps pages around one that is read, and takes clean ones out when it likes: its figure says
+  /// nothing of the other side's.
   public var residentFile = 0
   /// `map_count`: no pages, but mappings.
   public var mappings = 0
