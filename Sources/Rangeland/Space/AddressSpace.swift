@@ -65,7 +65,7 @@ public final class AddressSpace: @unchecked Sendable {
   /// Where the mapping stands that is a program's vdso, 0 = nowhere. Changed under a hold of the mapping.
   let vdso = Atomic<UInt64>(0)
   /// The limits, as they were set. What operations look at is beside it.
-  let settings: Mutex<Limits>
+  let settings: Latched<Limits>
   /// Whether operations have to ask before they change anything. Written with `settings`, as the next five.
   let isLimited = Atomic<Bool>(false)
   /// Pages that one mapping may be promised under `Overcommit.heuristic`.
@@ -160,7 +160,7 @@ public final class AddressSpace: @unchecked Sendable {
     unusedFiles = memory.files.hasUnused
     lock = SpaceLockRef.allocate(capacity: 1)
     lock.initialize(to: SpaceLock(policy: policy, statistics: statistics))
-    settings = Mutex(limits)
+    settings = Latched(limits)
     if limits != Limits() { self.limits = limits }
   }
 

@@ -253,7 +253,7 @@ struct FileAccess: Sendable {
     (self.inode, self.size, self.isWritable) = (inode, size, isWritable)
   }
 
-  /// The size now. An object that is made takes it under the table's mutex, so that nobody has changed it through
+  /// The size now. An object that is made takes it under the table's latch, so that nobody has changed it through
   /// another object since.
   var currentSize: UInt64 {
     var status = rl_file()

@@ -30,11 +30,11 @@ final class FileSource: Sendable, Hashable {
   let inode: UInt64
   /// The name of an object that is no file.
   private let name: String
-  private let descriptors = Mutex(Descriptors())
-  private let callbacks = Mutex<[@Sendable (Errno?) -> Void]>([])
+  private let descriptors = Latched(Descriptors())
+  private let callbacks = Latched<[@Sendable (Errno?) -> Void]>([])
   /// Where tests see what is done, before it is done, and make it fail.
-  private let probe = Mutex<(@Sendable (FileAction) -> Errno?)?>(nil)
-  /// Whether there is one: otherwise those who read and write would meet at its mutex.
+  private let probe = Latched<(@Sendable (FileAction) -> Errno?)?>(nil)
+  /// Whether there is one: otherwise those who read and write would meet at its latch.
   private let isProbed = Atomic<Bool>(false)
 
   private struct Descriptors {

@@ -27,7 +27,7 @@ struct FileState: ~Copyable {
   /// One reference each; the table outlives its objects.
   let source: Unmanaged<FileSource>
   let table: Unmanaged<FileTable>
-  /// Next of the table's list. Guarded by its mutex.
+  /// Next of the table's list. Guarded by its latch.
   var nextUnused: ObjectRef?
   var isUnused = false
 

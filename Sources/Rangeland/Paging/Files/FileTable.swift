@@ -4,9 +4,9 @@
 //
 // Guarantee: a file has one object, whoever opens it, from its first use until its last page has gone and what was
 //   written to it has been written back; a new user meanwhile gets that object, or waits for its end.
-// Mechanism: one mutex. An object whose last reference has gone waits in a list until the operation that has dropped
+// Mechanism: one latch. An object whose last reference has gone waits in a list until the operation that has dropped
 //   it holds no lock any more; until then whoever looks for the file takes it up again.
-// Cost: one mutex for each mapping made of a file; nothing when pages are used.
+// Cost: one latch for each mapping made of a file; nothing when pages are used.
 // Source: Linux fs/inode.c, the inode cache.
 
 import CRangeland
@@ -14,7 +14,7 @@ import Synchronization
 import SystemPackage
 
 final class FileTable: @unchecked Sendable {
-  // Sendable: the objects are guarded by themselves, what leads to them by the mutex.
+  // Sendable: the objects are guarded by themselves, what leads to them by the latch.
   private struct State {
     var objects: [Key: Entry] = [:]
     var unused: ObjectRef?
@@ -39,12 +39,10 @@ final class FileTable: @unchecked Sendable {
     weak var space: AddressSpace?
   }
 
-  private let state = Mutex(UncheckedState())
-  /// `State` holds pointers, which are not Sendable.
-  private struct UncheckedState: @unchecked Sendable { var value = State() }
-  /// Whether objects wait for their end: where spaces look without a reference. Written under the mutex.
+  private let state = Latched(State())
+  /// Whether objects wait for their end: where spaces look without a reference. Written under the latch.
   let hasUnused: UnsafeMutablePointer<Atomic<Bool>>
-  /// Objects. Written under the mutex.
+  /// Objects. Written under the latch.
   private let count = Atomic<Int>(0)
   /// Grows when an object has ended.
   private let ends = EventCount()
@@ -59,7 +57,7 @@ final class FileTable: @unchecked Sendable {
 
   /// The object of a file, with one reference for the caller.
   ///
-  /// - Parameter make: its state, if there is none yet. Runs under the mutex: no input or output.
+  /// - Parameter make: its state, if there is none yet. Runs under the latch: no input or output.
   func object(
     device: UInt64, inode: UInt64, _ arena: UnsafeMutablePointer<FrameArena>, _ context: Context,
     _ make: () -> FileStateRef
@@ -69,9 +67,9 @@ final class FileTable: @unchecked Sendable {
       let event = ends.value
       // What is there and waits for its end, 0 = it ends now, 1 = no memory.
       let found: UInt = state.withLock { (state) in
-        switch state.value.objects[key] {
+        switch state.objects[key] {
         case .object(let object):
-          // The mutex keeps it from its end, whatever its count is.
+          // The latch keeps it from its end, whatever its count is.
           object.retain()
           return UInt(bitPattern: object)
         case .ending: return 0
@@ -80,7 +78,7 @@ final class FileTable: @unchecked Sendable {
             return 1
           }
           fresh.pointee.file = make()
-          state.value.objects[key] = .object(fresh)
+          state.objects[key] = .object(fresh)
           count.add(1, ordering: .relaxed)
           return UInt(bitPattern: fresh)
         }
@@ -94,8 +92,8 @@ final class FileTable: @unchecked Sendable {
   /// A number for an object that is no file.
   func newNumber() -> UInt64 {
     state.withLock { (state) in
-      state.value.nextNumber += 1
-      return state.value.nextNumber - 1
+      state.nextNumber += 1
+      return state.nextNumber - 1
     }
   }
 
@@ -109,8 +107,8 @@ final class FileTable: @unchecked Sendable {
       if old > 1 { return }
       if file.pointee.isUnused { return }
       file.pointee.isUnused = true
-      file.pointee.nextUnused = state.value.unused
-      state.value.unused = object
+      file.pointee.nextUnused = state.unused
+      state.unused = object
       hasUnused.pointee.store(true, ordering: .relaxed)
     }
   }
@@ -133,14 +131,14 @@ final class FileTable: @unchecked Sendable {
   /// The next object that nobody has taken up again.
   private func takeUnused() -> ObjectRef? {
     let bits: UInt = state.withLock { (state) in
-      while let object = state.value.unused {
+      while let object = state.unused {
         let file = object.pointee.file.unsafelyUnwrapped
-        state.value.unused = file.pointee.nextUnused
+        state.unused = file.pointee.nextUnused
         file.pointee.isUnused = false
         // Acquires what its last user did.
         if object.pointee.references.load(ordering: .acquiring) == 0 {
           let source = file.pointee.source._withUnsafeGuaranteedRef { ($0.device, $0.inode) }
-          state.value.objects[Key(device: source.0, inode: source.1)] = .ending
+          state.objects[Key(device: source.0, inode: source.1)] = .ending
           return UInt(bitPattern: object)
         }
       }
@@ -158,7 +156,7 @@ final class FileTable: @unchecked Sendable {
     let failure = object.writeBack(0..<UInt64.max, context)
     object.releasePages(context)
     _ = state.withLock { (state) in
-      state.value.objects.removeValue(forKey: Key(device: source.device, inode: source.inode))
+      state.objects.removeValue(forKey: Key(device: source.device, inode: source.inode))
     }
     count.subtract(1, ordering: .relaxed)
     source.end(failure)
@@ -166,11 +164,11 @@ final class FileTable: @unchecked Sendable {
     let epoch = context.pointee.epoch.pointee.load(ordering: .sequentiallyConsistent)
     state.withLock { (state) in
       // Three epochs, as for nodes: see Reclaimer.swift.
-      while let oldest = state.value.ended.first, oldest.epoch + 3 <= epoch {
+      while let oldest = state.ended.first, oldest.epoch + 3 <= epoch {
         Self.destroy(oldest.file)
-        state.value.ended.removeFirst()
+        state.ended.removeFirst()
       }
-      state.value.ended.append((epoch, file))
+      state.ended.append((epoch, file))
     }
   }
 
@@ -182,8 +180,8 @@ final class FileTable: @unchecked Sendable {
 
   deinit {
     state.withLock { (state) in
-      precondition(state.value.objects.isEmpty, "FileTable: a file is left")
-      for ended in state.value.ended { Self.destroy(ended.file) }
+      precondition(state.objects.isEmpty, "FileTable: a file is left")
+      for ended in state.ended { Self.destroy(ended.file) }
     }
     hasUnused.deinitialize(count: 1)
     hasUnused.deallocate()
@@ -193,7 +191,7 @@ final class FileTable: @unchecked Sendable {
   func forEachObject(_ context: Context, _ body: (ObjectRef) -> Void) {
     if count.load(ordering: .relaxed) == 0 { return }
     let all: [UInt] = state.withLock { (state) in
-      state.value.objects.values.compactMap {
+      state.objects.values.compactMap {
         guard case .object(let object) = $0 else { return nil }
         object.retain()
         return UInt(bitPattern: object)
@@ -213,18 +211,18 @@ final class FileTable: @unchecked Sendable {
   func register(_ space: AddressSpace) {
     let number = space.identity
     state.withLock { (state) in
-      if state.value.spaces[number] == nil {
-        state.value.spaces[number] = WeakSpace(space: space)
+      if state.spaces[number] == nil {
+        state.spaces[number] = WeakSpace(space: space)
       }
     }
   }
 
   func unregister(_ number: UInt64) {
-    _ = state.withLock { (state) in state.value.spaces.removeValue(forKey: number) }
+    _ = state.withLock { (state) in state.spaces.removeValue(forKey: number) }
   }
 
   /// The space of that number; `nil` = it has ended, or is about to.
   func space(_ number: UInt64) -> AddressSpace? {
-    state.withLock { (state) in state.value.spaces[number]?.space }
+    state.withLock { (state) in state.spaces[number]?.space }
   }
 }
