@@ -77,6 +77,7 @@ import Testing
     _ policy: LockPolicy
   ) throws {
     let memory = try PhysicalMemory(frameLimit: 1000)
+    memory.files.writer.stop()
     let space = try AddressSpace(policy: policy, memory: memory, statistics: true)
     let file = try TestFile(pages: 4)
     let object = try FileObject(descriptor: file.descriptor, memory: memory)

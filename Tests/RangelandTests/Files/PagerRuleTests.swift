@@ -41,6 +41,7 @@ import Testing
     _ pager: Scripted, memory: PhysicalMemory? = nil
   ) throws -> (space: AddressSpace, file: FileObject, start: Address) {
     let space = try AddressSpace(memory: memory)
+    space.memory.files.writer.stop()
     let file = try FileObject(pager: pager, name: "scripted", size: 8192, memory: space.memory)
     let start = try space.map(
       file, length: 8192, protection: [.read, .write], sharing: .shared)

@@ -90,11 +90,12 @@ final class TestPager: Pager {
   func synchronize() throws(Errno) { state.withLock { $0.synchronizes += 1 } }
 }
 
-/// Two spaces on one memory.
+/// Two spaces on one memory that writes nothing back in the background: tests look at what is not written yet.
 func makeSpaces(
   _ policy: LockPolicy, frames: Int = 1 << 14
 ) throws -> (PhysicalMemory, AddressSpace, AddressSpace) {
   let memory = try PhysicalMemory(frameLimit: frames)
+  memory.files.writer.stop()
   return (
     memory, try AddressSpace(policy: policy, memory: memory),
     try AddressSpace(policy: policy, memory: memory)
