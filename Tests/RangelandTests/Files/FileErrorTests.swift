@@ -58,7 +58,7 @@ import Testing
     let object = try FileObject(descriptor: file.descriptor, memory: memory)
     let at = try space.map(
       object, length: 4 * page, protection: [.read, .write], sharing: .shared)
-    let trace = Mutex<(actions: [FileAction], failing: FileAction?)>(([], nil))
+    let trace = Latched<(actions: [FileAction], failing: FileAction?)>(([], nil))
     object.source.trace { action in
       trace.withLock {
         $0.actions.append(action)
@@ -116,7 +116,7 @@ import Testing
     let memory = try PhysicalMemory(frameLimit: 100)
     let space = try AddressSpace(memory: memory)
     let pager = TestPager()
-    let told = Mutex<[Errno?]>([])
+    let told = Latched<[Errno?]>([])
     do {
       let object = try FileObject(
         pager: pager, name: "pager", size: page, memory: memory

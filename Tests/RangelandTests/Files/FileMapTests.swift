@@ -86,7 +86,7 @@ import Testing
     for i in 0..<4 as Range<UInt64> { _ = try byte(space, at + i * page) }
     let range = AddressRange(start: at, end: at + 4 * page)
     #expect(try space.writtenPages(in: range).isEmpty)
-    let hook = Mutex(0)
+    let hook = Latched(0)
     object.source.trace { action in
       if case .write = action { hook.withLock { $0 += 1 } }
       return nil
@@ -113,7 +113,7 @@ import Testing
     _ policy: LockPolicy
   ) throws {
     let (memory, space, _) = try makeSpaces(policy)
-    let ended = Mutex(0)
+    let ended = Latched(0)
     var at: Address = 0
     do {
       let file = try TestFile(pages: 6)

@@ -28,7 +28,7 @@ import Testing
     _ policy: LockPolicy
   ) throws {
     let (memory, space, _) = try makeSpaces(policy)
-    let target = Mutex<Address>(0)
+    let target = Latched<Address>(0)
     let pager = TestPager()
     pager.state.withLock {
       $0.writing = { _ in try! space.unmap(at: target.withLock { $0 }, length: 2 * page) }
@@ -58,7 +58,7 @@ import Testing
     }
     let object = try FileObject(pager: pager, name: "slow", size: 8 * page, memory: memory)
     let at = try space.map(object, length: 8 * page, protection: .read)
-    let failures = Mutex<[AccessFault.Reason?]>([])
+    let failures = Latched<[AccessFault.Reason?]>([])
     withWatchdog(seconds: 120, "slow pager") {
       runThreads(3) { me in
         if me < 2 {

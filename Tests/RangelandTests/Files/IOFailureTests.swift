@@ -72,7 +72,7 @@ private final class Faults: Sendable {
     /// Of the operation that runs.
     var now: [FileAction] = []
   }
-  private let state = Mutex(State())
+  private let state = Latched(State())
   private let failing: Int
   private let isPersistent: Bool
 

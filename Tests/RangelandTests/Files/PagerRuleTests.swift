@@ -12,10 +12,10 @@ import Testing
 @Suite struct PagerRuleTests {
   /// Does what the test says.
   fileprivate final class Scripted: Pager {
-    let filling = Mutex<(@Sendable (UInt64) -> Errno?)>({ _ in nil })
-    let writing = Mutex<(@Sendable (UInt64) -> Errno?)>({ _ in nil })
+    let filling = Latched<(@Sendable (UInt64) -> Errno?)>({ _ in nil })
+    let writing = Latched<(@Sendable (UInt64) -> Errno?)>({ _ in nil })
     /// What a store of the pager's was refused for.
-    let refusal = Mutex<AccessFault?>(nil)
+    let refusal = Latched<AccessFault?>(nil)
 
     /// So that it keeps nobody who keeps it.
     func forget() {

@@ -56,7 +56,7 @@ final class TestPager: Pager {
     /// Runs before a page is kept.
     var writing: (@Sendable (UInt64) -> Void)?
   }
-  let state = Mutex(State())
+  let state = Latched(State())
   /// Runs before a page is filled.
   let before: (@Sendable (UInt64) -> Void)?
   let readAhead: Int

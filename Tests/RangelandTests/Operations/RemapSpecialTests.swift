@@ -11,7 +11,7 @@ import Testing
 private final class Hooks: Sendable {
   let opened = Atomic<Int>(0)
   let closed = Atomic<Int>(0)
-  let moves = Mutex<[[AddressRange]]>([])
+  let moves = Latched<[[AddressRange]]>([])
 
   func mapping(maySplit: Bool) -> SpecialMapping {
     SpecialMapping(
