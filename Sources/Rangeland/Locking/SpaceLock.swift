@@ -34,6 +34,15 @@ struct SpaceLock: ~Copyable {
     if let ledger { WaitLedger.destroy(ledger) }
   }
 
+  /// Requests that have their place in the queue: whoever polls before has none. For tests.
+  borrowing func queuedRequests() -> Int {
+    switch policy {
+    case .semaphore, .perVMA: semaphore.queuedCount()
+    case .ranged, .wholeRange:
+      ranges._withUnsafeGuaranteedRef { $0.requests().count { $0.state == .waiting } }
+    }
+  }
+
   /// The keys that a request for `range` locks under this policy.
   @inline(__always)
   borrowing func keys(_ range: AddressRange) -> KeyRange {

@@ -296,8 +296,8 @@
     /// Waits until the real side has come to where the model is. If it never does, the watchdog tells what was done.
     private func settle(_ model: borrowing LockModel) {
       let waiting = states.count { $0 == .waiting || $0 == .waitingForWord }
-      var queued = 0
-      var place = model.queueFirst
+      var queued = model.usesRanges ? waiting : 0
+      var place = model.usesRanges ? -1 : model.queueFirst
       while place >= 0 {
         queued += 1
         place = model.at(place).pointee.nextQueued
@@ -307,7 +307,7 @@
           (actors.state($0) == 2) == (states[$0] == .holding)
         }
         if isEqual, space.waitingRequests == waiting,
-          model.usesRanges || space.lock.pointee.semaphore.queuedCount() == queued
+          space.lock.pointee.queuedRequests() == queued
         {
           return
         }
