@@ -115,11 +115,13 @@ struct TransferCall: CallDefinition {
     }
     let (written, start, length) =
       isWrite ? (remote, call.target.offset, call.newLength) : (local, call.at, call.length)
+    let (sum, overflow) = start.addingReportingOverflow(length)
+    let end = overflow ? Address.spaceEnd : sum
     return written.allSatisfy { mapping in
       if mapping.file == 0 || !mapping.isShared { return true }
       let size = subject.fileSize(mapping.file - 1)
       let first = mapping.offset + (max(start, mapping.start) - mapping.start)
-      let last = mapping.offset + (min(start + length, mapping.end) - mapping.start)
+      let last = mapping.offset + (min(end, mapping.end) - mapping.start)
       return last <= size || first >= (size + 4095) & ~4095
     }
   }
