@@ -40,7 +40,7 @@ extension LockMap {
       item: .layout, lock: .layoutLeaf, mode: .write,
       range: "the leaves of the records that change",
       reason: "neighbours and outer parts are read again and spliced in one step",
-      operations: LayoutChanges.andFork + [.fault, .advise, .populate, .pin, .synchronize]),
+      operations: LayoutChanges.andFork + [.fault, .advise, .populate, .pin]),
     Row(
       item: .layout, lock: .layoutShape, mode: .write,
       range: "index nodes above a leaf that is divided",
