@@ -17,8 +17,6 @@ enum TransferMistake: String, MistakeFamily {
   case transferBringsInLess
   /// The other space's stack grows.
   case transferGrowsStack
-  /// Private pages that a fork shares are written to in both.
-  case transferReachesParent
   /// Pieces behind the first are left out.
   case transferForgetsPieces
 
@@ -81,11 +79,6 @@ private final class MistakenTransfer: MistakenSubject {
       return VerifyOutcome(.badAddress)
     case .transferLosesLastByte where !isWrite && count > 1 && call.localCount == 1:
       try? space.store(UInt8(0xa5), at: call.at + count - 1)
-    case .transferReachesParent where isWrite:
-      guard let parent = (other as? MistakenTransfer)?.parent, call.remoteCount == 1 else { break }
-      if (other as? MistakenTransfer)?.common.contains(start & ~4095) == true {
-        _ = inner.transfer(call, with: parent)
-      }
     default: break
     }
     return outcome
