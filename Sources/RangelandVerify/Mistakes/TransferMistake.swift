@@ -26,8 +26,6 @@ enum TransferMistake: String, MistakeFamily {
 /// Children make the mistakes too: most copies are theirs or to them.
 private final class MistakenTransfer: MistakenSubject {
   private let mistake: TransferMistake
-  private var parent: SpaceSubject?
-  private var common: Set<UInt64> = []
 
   init(_ mistake: TransferMistake, _ inner: SpaceSubject) {
     self.mistake = mistake
@@ -35,11 +33,7 @@ private final class MistakenTransfer: MistakenSubject {
   }
 
   override func fork() -> (any VerifySubject)? {
-    guard let copy = inner.copy() else { return nil }
-    let child = MistakenTransfer(mistake, copy)
-    child.parent = inner
-    child.common = written.union(common)
-    return child
+    inner.copy().map { MistakenTransfer(mistake, $0) }
   }
 
   override func perform(_ call: VerifyCall) -> VerifyOutcome {
