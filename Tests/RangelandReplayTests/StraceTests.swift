@@ -76,6 +76,18 @@ import Testing
     #expect(recording.calls.first?.arguments[1] == 4096)
   }
 
+  @Test(arguments: [
+    "70 1.000002 munmap(0x10000, 4096 <detached ...>", "70 1.000002 munmap( <detached ...>",
+    "70 1.000002 execve(\"/bin/sleep\", [\"sleep\", \"9\"], 0x55e3071aeac0 /* 35 vars */ <detached ...>",
+    "71 1.000001 munmap(0x10000, 4096 <unfinished ...>\n"
+      + "71 1.000002 <... munmap resumed> <detached ...>",
+  ])
+  func `a call that was under way when strace was interrupted has no result`(_ end: String) throws {
+    let good = "70 1.000001 munmap(0x20000, 4096) = 0 <0.000001>"
+    let (recording, _) = try imported("\(good)\n\(end)\n")
+    #expect(recording.calls.count == 1)
+  }
+
   static let malformed = [
     "hello world", "70 1795538156.6", "70 1795538156.600000 munmap 0x1",
     "70 1795538156.600000 munmap(0x10000, 4096", "70 1795538156.600000 munmap(0x10000, 4096) =",
@@ -83,6 +95,11 @@ import Testing
     "70 1795538156.600000 munmap(0x10000, 4096) = -1 ENOSUCHERROR (what)",
     "70 1795538156.600000 munmap(0x10000, 4096) = zero", "70 1795538156.600000 <... munmap",
     "70 16:36:00 munmap(0x10000, 4096) = 0",
+    // Cut off inside what has an end of its own.
+    "70 1.5 mmap(NULL, 8192, PROT_READ, MAP_PRIVATE, 3</usr/lib/lib",
+    "70 1.5 munmap(0x10000 /* the",
+    "70 1.5 munmap(0x10000, 4096 <unfin", "70 1.5 munmap(<", "70 1.5 execve(\"/bin/sl",
+    "70 1.5 munmap(0x10000,, <", "70 1.5 munmap(0x10000 ]",
   ]
 
   @Test(arguments: malformed)

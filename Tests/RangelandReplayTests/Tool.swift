@@ -3,6 +3,10 @@
 // The tool as a user runs it: in a shell, with a watchdog on every run.
 
 import Foundation
+import SystemPackage
+import Testing
+
+@testable import RangelandReplay
 
 enum Tool {
   struct Result {
@@ -17,30 +21,40 @@ enum Tool {
   ).deletingLastPathComponent().appendingPathComponent("rangeland").path
 
   /// Runs `script` in a shell, in which `$TOOL` is the program and `$1`... are `arguments`.
+  ///
+  /// Not Foundation's `Process`: it passes the signals on that this thread blocks (a worker of
+  /// Dispatch blocks SIGTERM, and a script's `kill` then does nothing), and it waits for all that
+  /// the script left running.
   static func shell(_ script: String, _ arguments: [String] = []) throws -> Result {
     let folder = try TemporaryFolder()
-    let process = Process()
-    process.executableURL = URL(fileURLWithPath: "/bin/bash")
-    process.arguments = ["-c", script, "bash"] + arguments
-    process.environment = ["TOOL": path, "PATH": "/usr/bin:/bin"]
-    for name in ["out", "err"] {
-      _ = FileManager.default.createFile(atPath: folder.path + "/" + name, contents: nil)
+    let nothing = try FileDescriptor.open("/dev/null", .readOnly)
+    defer { try? nothing.close() }
+    let streams = try ["out", "err"].map { name in
+      try FileDescriptor.open(
+        FilePath(folder.path + "/" + name), .writeOnly, options: [.create, .closeOnExec],
+        permissions: .ownerReadWrite)
     }
-    process.standardOutput = FileHandle(forWritingAtPath: folder.path + "/out")
-    process.standardError = FileHandle(forWritingAtPath: folder.path + "/err")
-    process.standardInput = FileHandle.nullDevice
-    let watchdog = DispatchWorkItem {
-      fatalError("the tool has not ended after 60 seconds: \(script)")
-    }
-    DispatchQueue.global().asyncAfter(deadline: .now() + 60, execute: watchdog)
-    try process.run()
-    process.waitUntilExit()
-    watchdog.cancel()
+    defer { for stream in streams { try? stream.close() } }
+    let child = try ChildProcess(
+      [
+        "/usr/bin/env", "-i", "TOOL=\(path)", "PATH=/usr/bin:/bin", "/bin/bash", "-c", script,
+        "bash",
+      ]
+        + arguments,
+      descriptors: [(nothing.rawValue, 0), (streams[0].rawValue, 1), (streams[1].rawValue, 2)])
+    // Only what hangs takes ten minutes, on any machine.
+    let ending = try #require(
+      child.wait(milliseconds: 600_000), "the tool has not ended after 10 minutes: \(script)")
     func text(_ name: String) -> String {
       String(
         decoding: FileManager.default.contents(atPath: folder.path + "/" + name) ?? Data(),
         as: UTF8.self)
     }
-    return Result(status: process.terminationStatus, output: text("out"), errors: text("err"))
+    let status: Int32
+    switch ending {
+    case .exited(let code): status = code
+    case .killed(let signal): status = 128 + signal
+    }
+    return Result(status: status, output: text("out"), errors: text("err"))
   }
 }

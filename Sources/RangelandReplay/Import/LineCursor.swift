@@ -55,6 +55,8 @@ struct LineCursor {
     return false
   }
 
+  mutating func moveToEnd() { offset = count }
+
   mutating func move(to offset: Int) { self.offset = min(max(offset, 0), count) }
 
   /// A decimal number without sign.

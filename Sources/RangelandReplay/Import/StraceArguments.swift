@@ -3,15 +3,26 @@
 // The arguments of a call as strace writes them: numbers, names joined by `|`, and what stands for memory.
 
 extension StraceParser {
-  /// Reads arguments up to the parenthesis behind them; false if the line breaks off with `<unfinished ...>`.
+  /// How the arguments on a line end.
+  enum ArgumentsEnd {
+    /// With their parenthesis; the result follows.
+    case whole
+    /// The line breaks off: another thread's line came between. The rest is `resumed` later.
+    case unfinished
+    /// strace was interrupted and let the thread go; there is no rest.
+    case detached
+  }
+
+  /// Reads arguments up to the parenthesis behind them, or to the word that breaks the line off.
   func arguments(
     of call: inout OpenCall, _ cursor: inout LineCursor
-  ) throws(LineProblem) -> Bool {
+  ) throws(LineProblem) -> ArgumentsEnd {
     var number = 0
     while true {
       cursor.skipSpaces()
-      if cursor.skip(0x29) { return true }
-      if cursor.skip("<unfinished ...>") { return false }
+      if cursor.skip(0x29) { return .whole }
+      if cursor.skip("<unfinished ...>") { return .unfinished }
+      if cursor.skip("<detached ...>") { return .detached }
       let range = cursor.argument()
       guard !cursor.isAtEnd || !range.isEmpty else {
         throw LineProblem(
@@ -19,7 +30,9 @@ extension StraceParser {
       }
       if !range.isEmpty { try take(cursor.string(range), number, &call) }
       number += 1
-      if !cursor.skip(0x2c), cursor.isAtEnd {
+      // What is neither a comma nor one of the three ends above would be met for ever.
+      let ends = cursor.peek == 0x29 || cursor.peek == 0x3c
+      guard cursor.skip(0x2c) || (ends && !range.isEmpty) else {
         throw LineProblem(
           expected: "`)` or `<unfinished ...>` behind the arguments of \(call.kind.name)")
       }
@@ -117,7 +130,7 @@ extension LineCursor {
     return string(range)
   }
 
-  /// Goes on to the comma or parenthesis behind an argument, or to `<unfinished ...>`, and returns what it passed
+  /// Goes on to the comma or parenthesis behind an argument, or to ` <`, and returns what it passed
   /// without spaces at its end.
   mutating func argument() -> Range<Int> {
     let start = offset
@@ -127,13 +140,13 @@ extension LineCursor {
       case 0x22: skipQuoted()
       // `/* comment */`
       case 0x2f where skip("/*"):
-        _ = skip(past: "*/")
+        if !skip(past: "*/") { moveToEnd() }
         continue scan
       case 0x3c:
-        // `1<<2` is a shift; `3</path>` a descriptor's path; ` <unfinished` the end.
+        // `1<<2` is a shift; `3</path>` a descriptor's path; ` <unfinished` and ` <detached` the end.
         if skip("<<") { continue scan }
         if offset > start, bytes((offset - 1)..<offset)[0] == 0x20 { break scan }
-        _ = skip(past: ">")
+        if !skip(past: ">") { moveToEnd() }
         continue scan
       case 0x28, 0x5b, 0x7b: depth += 1
       case 0x5d, 0x7d: depth -= 1

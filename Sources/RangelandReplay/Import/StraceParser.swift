@@ -5,7 +5,8 @@
 // Guarantee: as for perf's text: a line is understood, known to be of no interest and counted, or an error that says
 // what was expected.
 // Accepts: lines with or without a thread id (`123 `, `[pid 123] `), with or without the time spent in the call
-// (`-T`) and the paths of descriptors (`-y`); calls cut by `<unfinished ...>` and their `resumed` halves.
+// (`-T`) and the paths of descriptors (`-y`); calls cut by `<unfinished ...>` and their `resumed` halves, and calls
+// that were under way when an interrupt ended strace (`<detached ...>`).
 // Limits: microseconds; faults, waits and the scheduler are invisible to strace.
 // Source: strace 6.1's output, its manual page.
 
@@ -126,9 +127,13 @@ struct StraceParser {
     var call = OpenCall(kind: kind, time: head.time)
     // Of one whose return was not written the enter alone tells the builder.
     open.removeValue(forKey: head.thread)
-    let isWhole = try arguments(of: &call, &cursor)
+    let end = try arguments(of: &call, &cursor)
     enter(call, head)
-    if isWhole { try result(call, head, &cursor) } else { open[head.thread] = call }
+    switch end {
+    case .whole: try result(call, head, &cursor)
+    case .unfinished: open[head.thread] = call
+    case .detached: break
+    }
   }
 
   private mutating func resumed(_ head: Head, _ cursor: inout LineCursor) throws(LineProblem) {
@@ -143,8 +148,10 @@ struct StraceParser {
     }
     // What the kernel wrote, and the end of the call.
     var rest = OpenCall(kind: kind, time: call.time)
-    guard try arguments(of: &rest, &cursor) else {
-      throw LineProblem(expected: "the end of \(name), `) = RESULT`")
+    switch try arguments(of: &rest, &cursor) {
+    case .whole: break
+    case .unfinished: throw LineProblem(expected: "the end of \(name), `) = RESULT`")
+    case .detached: return
     }
     if rest.makesThread { call.makesThread = true }
     try result(call, head, &cursor)
