@@ -71,6 +71,20 @@ import Testing
     #expect(try space.load(UInt64.self, at: word) == 0)
   }
 
+  @Test func `Reading and writing: between spaces`() throws {
+    let guest = try AddressSpace()
+    let debugger = try AddressSpace(memory: guest.memory)
+    let variable = try guest.map(length: 8192, protection: [.read, .write])
+    let copy = try debugger.map(length: 8192, protection: [.read, .write])
+    try guest.store(UInt64(41), at: variable)
+
+    let count = try debugger.read(from: guest, at: variable, into: copy, length: 8192)
+    try debugger.store(UInt64(42), at: copy)
+    _ = try debugger.write(to: guest, at: variable, from: copy, length: 8)
+    #expect(count == 8192)
+    #expect(try guest.load(UInt64.self, at: variable) == 42)
+  }
+
   @Test func `Reading and writing: ahead of time`() throws {
     let space = try AddressSpace()
     let address = try space.map(length: 1 << 16, protection: [.read, .write])

@@ -13,20 +13,21 @@ import Synchronization
 
 /// Aborts the process with a message unless it is cancelled within its time.
 ///
-/// `WATCHDOG_SCALE=n` in the environment multiplies every time limit (slow machines, sanitizers).
+/// Limits are stated for a machine that does nothing else and multiplied by 8: a slow or busy machine is not to be taken
+/// for a hang. `WATCHDOG_SCALE=n` in the environment sets another factor.
 public final class Watchdog: Sendable {
   private let state: WatchdogState
 
   /// Arms the watchdog.
   ///
   /// - Parameters:
-  ///   - seconds: time until the process is aborted, before `WATCHDOG_SCALE`.
+  ///   - seconds: time until the process is aborted, on an idle machine.
   ///   - what: what the test waits for; printed on expiry.
   ///   - dump: called on expiry before the abort, to describe the state of what is stuck.
   public init(
     seconds: Int, _ what: String, dump: @escaping @Sendable () -> String = { "" }
   ) {
-    let scale = getenv("WATCHDOG_SCALE").flatMap { Int(String(cString: $0)) } ?? 1
+    let scale = getenv("WATCHDOG_SCALE").flatMap { Int(String(cString: $0)) } ?? 8
     let limit = seconds * max(1, scale)
     let state = WatchdogState()
     self.state = state

@@ -4,10 +4,15 @@
 
 /// What a request for the space lock is made for.
 public enum OperationKind: UInt8, CaseIterable, Sendable, Codable {
+  /// `mmap`.
   case map
+  /// `munmap`.
   case unmap
+  /// `mprotect`.
   case protect
+  /// A fault of an access: a page is made, copied or brought in.
   case fault
+  /// `madvise` that throws pages away (`MADV_DONTNEED`).
   case dontNeed
   /// A look at mappings that needs the lock (listings and lookups do not).
   case query

@@ -4,22 +4,39 @@
 
 /// A piece of state that some lock guards, named by its id in the mission's acceptance table.
 public enum GuardedItem: UInt8, CaseIterable, Sendable {
+  /// Which records exist and where they begin and end.
   case layout
+  /// The gap that a mapping without an address gets.
   case gapSearch
+  /// Flags and protection of a VMA.
   case vmaFlags
+  /// Page offset of a VMA.
   case vmaOffset
+  /// Anonymous identity of a VMA (Linux anon_vma).
   case anonymousIdentity
+  /// Rights of present pages against their VMA.
   case pageProtection
+  /// Page table entries.
   case pageTableEntry
+  /// Creation and removal of page tables.
   case pageTableShape
+  /// An object's set of mappings.
   case reverseMap
+  /// Pages of a shared object.
   case objectPages
+  /// Memory policies of a shared object's pages.
   case memoryPolicy
+  /// Markers of code, data, heap, stack, arguments and environment.
   case markers
+  /// A word of the owner.
   case opaqueWord
+  /// Where the vdso stands.
   case contextBase
+  /// Counters by pages: total_vm, data_vm, exec_vm, stack_vm, locked_vm, map_count.
   case accounting
+  /// Resident set counters.
   case residency
+  /// The locks of new mappings (Linux def_flags).
   case futureLock
 
   /// The id in the acceptance table.
@@ -73,9 +90,13 @@ public enum GuardedItem: UInt8, CaseIterable, Sendable {
 public enum MapLock: UInt8, CaseIterable, Sendable {
   /// The space lock (under `.perVMA` readers: the VMA's lock word).
   case space
+  /// An object's, over its set of mappings and its pages.
   case objectMappings
+  /// Of a leaf of the tree of mappings, while its records change.
   case layoutLeaf
+  /// Of the tree of mappings, while leaves come and go.
   case layoutShape
+  /// Of a page table, over its entries.
   case pageTable
   /// Per-thread credit: no lock at all, each thread writes its own slot.
   case credit

@@ -10,13 +10,17 @@ import RangeLocks
 public enum LockMap {
   /// One row: an item, a lock that guards it, and the operations that use it so.
   public struct Row: Sendable {
+    /// What is guarded.
     public var item: GuardedItem
+    /// What guards it.
     public var lock: MapLock
+    /// Whether it is held for reading or for writing.
     public var mode: LockMode
     /// Which addresses the lock is held over.
     public var range: String
     /// Why this lock in this mode is needed and is enough.
     public var reason: String
+    /// The operations that hold it so.
     public var operations: [OperationKind]
   }
 
