@@ -42,8 +42,7 @@ extension AddressSpace {
     while let piece = nextPiece(position, range.end, context) {
       switch bringInPiece(piece, onlyLocked, context) {
       case .wanted(let page, let end):
-        // Nothing is held while a page of a file is read in.
-        switch bringIn(page.object, page.index, isRandom: page.isRandom, context) {
+        switch provide(page, context) {
         case nil: position = page.address
         case let refusal?:
           if stopsAtError { throw refusal == .outOfMemory ? .noMemory : .badAddress }
@@ -60,7 +59,7 @@ extension AddressSpace {
 
   private enum PieceOutcome {
     case done
-    /// A page of a file has to be read in first; the VMA ends there.
+    /// Something has to be provided first; the VMA ends there.
     case wanted(WantedPage, Address)
     /// The VMA went while we waited: look again.
     case again

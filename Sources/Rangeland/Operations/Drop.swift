@@ -68,8 +68,12 @@ extension AddressSpace {
   }
 
   /// Takes what a drop list took out of the page tables off the resident counters.
+  ///
+  /// - Parameter replaced: how many of the pages another one has come for, by a charge that has left them out.
   @inline(__always)
-  func account(_ drops: borrowing FrameDropList, _ context: Context) {
+  func account(
+    _ drops: borrowing FrameDropList, replaced: Int64 = 0, _ context: Context
+  ) {
     let anonymous = drops.anonymousPages
     let file = drops.filePages
     let shared = drops.sharedMemoryPages
@@ -78,6 +82,7 @@ extension AddressSpace {
     if anonymous != 0 { counters.add(.rssAnonymous, -Int64(anonymous), context) }
     if file != 0 { counters.add(.rssFile, -Int64(file), context) }
     if shared != 0 { counters.add(.rssSharedMemory, -Int64(shared), context) }
+    counters.removeResident(drops.residentPages - replaced, context)
     LockMap.observe(.residency, .credit, .write)
   }
 }

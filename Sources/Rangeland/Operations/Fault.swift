@@ -38,7 +38,7 @@ extension AddressSpace {
       case .done: return
       case .doneAround: return mapAround(address, context)
       // Again, under the lock.
-      case .refused(.outOfMemory) where reclaimFiles(context): break
+      case .refused(.outOfMemory) where makeRoom(context): break
       case .refused(let reason):
         throw AccessFault(reason: reason, address: address, access: access)
       case .needsPage(let object, let index, let isRandom):
@@ -65,7 +65,7 @@ extension AddressSpace {
       case .unmapped:
         if growStack(to: address, context) { continue }
         throw AccessFault(reason: .notMapped, address: address, access: access)
-      case .refused(.outOfMemory) where reclaimFiles(context): continue
+      case .refused(.outOfMemory) where makeRoom(context): continue
       case .refused(let reason):
         throw AccessFault(reason: reason, address: address, access: access)
       case .needsSpaceLock: preconditionFailure("a fault under the space lock asked for it")
@@ -213,7 +213,13 @@ extension AddressSpace {
     if let source, source.kind == .anonymous, arena.isExclusive(source.frame) {
       return reuse(page, record, accessor, context)
     }
+    // A copy comes for a page that is resident already.
+    let isReplacement = source.map { $0.kind != .uncounted } ?? false
+    guard let charge = counters.admitResident(isReplacement ? 0 : 1, context) else {
+      return .refused(.outOfMemory)
+    }
     guard let frame = arena.allocate(zeroed: source == nil, context) else {
+      counters.settleResident(charge, 0, context)
       return .refused(.outOfMemory)
     }
     let anonymous = record.pointee.anonymous!
@@ -222,7 +228,7 @@ extension AddressSpace {
       frame: frame, rights: record.pointee.flags.pageRights, kind: .anonymous)
     if let accessor { new = accessor.claimed(new) }
     guard let leaf = tables.latchLeaf(page, creating: true, seen: seen, context) else {
-      arena.release(frame, context)
+      giveBack(frame, charge, context)
       return .refused(.outOfMemory)
     }
     LockMap.observe(.pageTableEntry, .pageTable, .write)
@@ -231,31 +237,32 @@ extension AddressSpace {
       if source != nil {
         // The page went while we looked (MADV_DONTNEED): begin again.
         leaf.pointee.latch.unlock(.pageTable)
-        arena.release(frame, context)
+        giveBack(frame, charge, context)
         return resolvePrivateWrite(page, record, accessor, context)
       }
       _ = leaf.install(new, at: page)
       accessor?.remember(page, new)
       leaf.pointee.latch.unlock(.pageTable)
       counters.add(.rssAnonymous, 1, context)
+      counters.settleResident(charge, 1, context)
       LockMap.observe(.residency, .credit, .write)
       return .done
     }
     if now.isGuard {
       leaf.pointee.latch.unlock(.pageTable)
-      arena.release(frame, context)
+      giveBack(frame, charge, context)
       return .refused(.notMapped)
     }
     if now.isWritable || (now.kind == .anonymous && source == nil) {
       // Another thread was first (F-2): its page stays.
       leaf.pointee.latch.unlock(.pageTable)
-      arena.release(frame, context)
+      giveBack(frame, charge, context)
       return now.isWritable ? .done : reuse(page, record, accessor, context)
     }
     if let source {
       guard now.frame == source.frame else {
         leaf.pointee.latch.unlock(.pageTable)
-        arena.release(frame, context)
+        giveBack(frame, charge, context)
         return resolvePrivateWrite(page, record, accessor, context)
       }
       // Others may write to the page of an object.
@@ -271,10 +278,18 @@ extension AddressSpace {
     tables.replace(new, at: page, in: leaf, &drops)
     accessor?.remember(page, new)
     leaf.pointee.latch.unlock(.pageTable)
-    account(drops, context)
+    let replaced = drops.residentPages
+    counters.settleResident(charge, 1 - replaced, context)
+    account(drops, replaced: replaced, context)
     counters.add(.rssAnonymous, 1, context)
     drops.release()
     return .done
+  }
+
+  /// A page that was made ready is not needed.
+  private func giveBack(_ frame: FrameNumber, _ charge: ResidentCharge, _ context: Context) {
+    counters.settleResident(charge, 0, context)
+    arena.release(frame, context)
   }
 
   /// The page is the VMA's own already: it gets the rights back that `protect` took (Linux `wp_page_reuse`).
@@ -333,19 +348,23 @@ extension AddressSpace {
       case .special: record.pointee.flags.contains(.device) ? .uncounted : .file
       case .sharedAnonymous, .anonymousIdentity: .sharedMemory
       }
-    guard let leaf = tables.latchLeaf(page, creating: true, seen: seen, context) else {
+    guard let charge = counters.admitResident(kind == .uncounted ? 0 : 1, context) else {
       arena.release(frame, context)
+      return .refused(.outOfMemory)
+    }
+    guard let leaf = tables.latchLeaf(page, creating: true, seen: seen, context) else {
+      giveBack(frame, charge, context)
       return .refused(.outOfMemory)
     }
     LockMap.observe(.pageTableEntry, .pageTable, .write)
     if kind == .sharedMemory && arena.isRemoved(frame) {
       // It went while we looked (MADV_REMOVE): begin again.
       leaf.pointee.latch.unlock(.pageTable)
-      arena.release(frame, context)
+      giveBack(frame, charge, context)
       return mapObjectPage(backing, page, record, writable: writable, context)
     }
     let entry = PageTableEntry(frame: frame, rights: rights, kind: kind)
-    switch installObjectPage(entry, page, leaf, record, context) {
+    switch installObjectPage(entry, charge, page, leaf, record, context) {
     case .installed, .present: return .done
     case .guarded: return .refused(.notMapped)
     }
@@ -361,9 +380,12 @@ extension AddressSpace {
 
   /// Installs an object's page and counts it, or gives what is there the rights; unlocks the leaf. The reference to the
   /// frame is the entry's, or let go.
+  ///
+  /// - Parameter charge: of one page, unless it is not counted; ended here.
   @inline(__always)
   func installObjectPage(
-    _ entry: PageTableEntry, _ page: Address, _ leaf: PageTableRef, _ record: RecordRef,
+    _ entry: PageTableEntry, _ charge: ResidentCharge, _ page: Address, _ leaf: PageTableRef,
+    _ record: RecordRef,
     _ context: Context
   ) -> ObjectPageOutcome {
     let isInstalled = leaf.install(entry, at: page)
@@ -377,12 +399,15 @@ extension AddressSpace {
     }
     leaf.pointee.latch.unlock(.pageTable)
     guard isInstalled else {
-      arena.release(entry.frame, context)
+      giveBack(entry.frame, charge, context)
       return isGuard ? .guarded : .present
     }
     if entry.kind != .uncounted {
+      counters.settleResident(charge, 1, context)
       counters.add(entry.kind == .file ? .rssFile : .rssSharedMemory, 1, context)
       LockMap.observe(.residency, .credit, .write)
+    } else {
+      counters.settleResident(charge, 0, context)
     }
     return .installed
   }

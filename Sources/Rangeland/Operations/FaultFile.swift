@@ -36,14 +36,19 @@ extension AddressSpace {
     if !record.pointee.flags.contains(.shared) { rights.remove(.write) }
     var entry = PageTableEntry(frame: frame, rights: rights, kind: file.pointee.pageKind)
     if isTracked { entry.bits |= PageTableEntry.trackedBit }
+    guard let charge = counters.admitResident(1, context) else {
+      arena.release(frame, context)
+      return .refused(.outOfMemory)
+    }
     guard let leaf = tables.latchLeaf(page, creating: true, seen: seen, context) else {
+      counters.settleResident(charge, 0, context)
       arena.release(frame, context)
       return .refused(.outOfMemory)
     }
     LockMap.observe(.pageTableEntry, .pageTable, .write)
     // Before the right is given: see MemoryObject+WriteBack.swift.
     if isTracked && rights.contains(.write) { arena.markDirty(frame, file) }
-    switch installObjectPage(entry, page, leaf, record, context) {
+    switch installObjectPage(entry, charge, page, leaf, record, context) {
     case .installed: return isWrite ? .done : .doneAround
     case .present: return .done
     case .guarded: return .refused(.notMapped)
@@ -66,7 +71,7 @@ extension AddressSpace {
       return nil
     } catch {
       if error != .noMemory { return .noPage }
-      return reclaimFiles(context) ? nil : .outOfMemory
+      return makeRoom(context) ? nil : .outOfMemory
     }
   }
 
@@ -79,10 +84,6 @@ extension AddressSpace {
 
   @inline(never)
   private func settleFilesSlow(_ context: Context) { memory.files.settle(context) }
-
-  /// Makes room for pages, at the cost of those of files that can be read again; whether there is some.
-  @inline(never)
-  func reclaimFiles(_ context: Context) -> Bool { memory.files.reclaim(64, context) > 0 }
 
   /// Maps pages near one that was just read, if they are in memory and nobody is at work there.
   @inline(never)
@@ -100,7 +101,10 @@ extension AddressSpace {
     let from = max(start, record.pointee.start)
     let count = Int((min(end, record.pointee.end) - from) >> 12)
     let frames = backing.pointee.object.filePages(backing.pageIndex(from), count: count, file)
-    guard let leaf = tables.latchLeaf(from, creating: false, context) else {
+    let charge = counters.admitResident(
+      counters.countsResident ? Int64((0..<count).count { frames[$0] != 0 }) : 0, context)
+    guard let charge, let leaf = tables.latchLeaf(from, creating: false, context) else {
+      if let charge { counters.settleResident(charge, 0, context) }
       for i in 0..<count where frames[i] != 0 { arena.release(frames[i], context) }
       return
     }
@@ -121,6 +125,7 @@ extension AddressSpace {
       }
     }
     leaf.unlockLeaf()
+    counters.settleResident(charge, installed, context)
     for i in 0..<count where unused[i] != 0 { arena.release(unused[i], context) }
     if installed == 0 { return }
     counters.add(

@@ -159,5 +159,7 @@ extension AddressSpace {
     counters.add(.rssAnonymous, Int64(copied.anonymousPages), context)
     counters.add(.rssFile, Int64(copied.filePages), context)
     counters.add(.rssSharedMemory, Int64(copied.sharedMemoryPages), context)
+    counters.addResident(
+      Int64(copied.anonymousPages + copied.filePages + copied.sharedMemoryPages), context)
   }
 }

@@ -44,10 +44,9 @@ extension AddressSpace {
       let target = UnsafeMutableBufferPointer(rebasing: pages[done..<done + count])
       let refusal = pinHeld(first, access, target, &done, &wanted, context)
       if let wanted {
-        // Nothing is held while a page of a file is read in.
-        if bringIn(wanted.object, wanted.index, isRandom: wanted.isRandom, context) != nil { break }
-      } else if let refusal {
-        guard refusal == .noMemory, reclaimFiles(context) else { break }
+        if provide(wanted, context) != nil { break }
+      } else if refusal != nil {
+        break
       }
     }
     return done

@@ -36,8 +36,7 @@ extension AddressSpace {
       let wanted = try populateHeld(
         AddressRange(start: position, end: range.end), populating, context)
       guard let wanted else { return }
-      // Nothing is held while a page of a file is read in.
-      switch bringIn(wanted.object, wanted.index, isRandom: wanted.isRandom, context) {
+      switch provide(wanted, context) {
       case nil: position = wanted.address
       case .outOfMemory: throw .noMemory
       case .some: throw .badAddress
@@ -45,16 +44,26 @@ extension AddressSpace {
     }
   }
 
-  /// A page of a file that populating needs.
+  /// What a page needs that could not be had under the hold.
   struct WantedPage {
     var address: Address
-    /// With a reference.
-    var object: ObjectRef
-    var index: UInt64
-    var isRandom: Bool
+    /// The page of a file that has to be read in: the object, with a reference. `nil` = room.
+    var object: ObjectRef?
+    var index: UInt64 = 0
+    var isRandom = false
   }
 
-  /// Populates up to the first page that has to be read in.
+  /// Reads in or makes room, when nothing is held.
+  ///
+  /// - Returns: why the access is refused; `nil` = it may be made again.
+  func provide(_ wanted: WantedPage, _ context: Context) -> AccessFault.Reason? {
+    if let object = wanted.object {
+      return bringIn(object, wanted.index, isRandom: wanted.isRandom, context)
+    }
+    return makeRoom(context) ? nil : .outOfMemory
+  }
+
+  /// Populates up to the first page that cannot be had under the hold.
   private func populateHeld(
     _ range: AddressRange, _ populating: Populating, _ context: Context
   ) throws(Errno) -> WantedPage? {
@@ -97,10 +106,10 @@ extension AddressSpace {
     return nil
   }
 
-  /// Makes one page present, as if it was accessed, and keeps it from being let go; `ENOMEM` without memory, `EFAULT`
-  /// where there is none. The thread is pinned.
+  /// Makes one page present, as if it was accessed, and keeps it from being let go; `EFAULT` where there is none. The
+  /// thread is pinned.
   ///
-  /// - Parameter wanted: the page of a file that has to be read in first, when nothing is held.
+  /// - Parameter wanted: what has to be provided first, when nothing is held.
   func bringIn(
     page: Address, _ access: AccessKind, _ hold: borrowing ReadHold, _ wanted: inout WantedPage?,
     _ context: Context
@@ -112,7 +121,9 @@ extension AddressSpace {
     case .done, .doneAround:
       if access == .write { tables.takeBack(page, context) }
       return nil
-    case .refused(.outOfMemory): return .noMemory
+    case .refused(.outOfMemory):
+      wanted = WantedPage(address: page)
+      return nil
     case .refused, .unmapped: return .badAddress
     case .needsSpaceLock: preconditionFailure("a fault under the space lock asked for it")
     }

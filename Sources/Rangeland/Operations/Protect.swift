@@ -136,6 +136,11 @@ extension AddressSpace {
     {
       return
     }
+    // The call has charged already, and a page would be a charge inside that one.
+    if counters.countsResident {
+      isLate = true
+      return
+    }
     hold.withReadView { view in
       var position = step.range.start
       var wanted: WantedPage?
@@ -146,7 +151,7 @@ extension AddressSpace {
       }
       if let wanted {
         isLate = true
-        wanted.object.release(context)
+        wanted.object?.release(context)
       }
     }
   }

@@ -11,11 +11,16 @@ extension AddressSpace {
   /// need more is refused until it fits. An operation that runs meanwhile sees the old or the new ones.
   ///
   /// Takes no lock of the space.
+  ///
+  /// - Precondition: `residentMemory` is set only in a space that was made with it.
   public var limits: Limits {
     get { settings.withLock { $0 } }
     set {
       let before = LockMap.enter(.configure)
       defer { LockMap.leave(before) }
+      precondition(
+        newValue.residentMemory == nil || counters.countsResident,
+        "AddressSpace.limits: residentMemory can be set only in a space that was made with it")
       settings.withLock {
         $0 = newValue
         func pages(_ bytes: UInt64?) -> Int64 {
@@ -43,6 +48,7 @@ extension AddressSpace {
         case .strict(let limit): promised = limit - min(limit, Address.pageSize)
         }
         counters.setLimit(.committed, pages(promised))
+        counters.setLimit(.resident, pages(newValue.residentMemory))
         largestPromise.store(single, ordering: .relaxed)
         heapLimit.store(newValue.data ?? .max, ordering: .relaxed)
         stackLimit.store(newValue.stack ?? .max, ordering: .relaxed)

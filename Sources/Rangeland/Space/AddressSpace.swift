@@ -78,6 +78,11 @@ public final class AddressSpace: @unchecked Sendable {
   let mayLock = Atomic<Bool>(true)
   /// Whether locks have no limit.
   let canLockBeyondLimit = Atomic<Bool>(false)
+  /// Whether somebody makes room for the space's limit of resident memory, and the ends of that.
+  let isMakingRoom = Atomic<Bool>(false)
+  let roomTurns = EventCount()
+  /// Where pages of files go next for that limit. Its who makes room.
+  let nextFilePageToGo = Atomic<UInt64>(0)
   /// The locks that new mappings get, as flags (Linux `def_flags`, M10). Written under the space lock over the whole
   /// space for writing; read under a hold of the new mapping's range.
   let futureLock = Atomic<UInt64>(0)
@@ -161,6 +166,7 @@ public final class AddressSpace: @unchecked Sendable {
     lock = SpaceLockRef.allocate(capacity: 1)
     lock.initialize(to: SpaceLock(policy: policy, statistics: statistics))
     settings = Latched(limits)
+    if limits.residentMemory != nil { counters.countResident() }
     if limits != Limits() { self.limits = limits }
   }
 

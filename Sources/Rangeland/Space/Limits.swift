@@ -20,6 +20,13 @@ public struct Limits: Sendable, Hashable {
   public var mappingCount: Int?
   /// How much memory may be promised.
   public var overcommit = Overcommit.always
+  /// Bytes of pages that are present in the space, of all kinds (Linux `memory.max` of a control group; its `RLIMIT_RSS` does
+  /// nothing). At the limit pages of files make room, which stay in the page cache, but for those of locked
+  /// mappings; where there are none an access is `AccessFault.Reason.outOfMemory`, and a call that brings pages in throws.
+  ///
+  /// Faults of a space with this limit are counted, which costs them some nanoseconds; so it can be given, with any value, when
+  /// the space is made, and only then be changed. A fork has it too, with a count of its own.
+  public var residentMemory: UInt64?
 
   /// No limits.
   public init() {}
@@ -28,8 +35,9 @@ public struct Limits: Sendable, Hashable {
   public init(
     addressSpace: UInt64? = nil, data: UInt64? = nil, lockedMemory: UInt64? = nil,
     stack: UInt64? = nil, mappingCount: Int? = nil, overcommit: Overcommit = .always,
-    canLockBeyondLimit: Bool = false
+    canLockBeyondLimit: Bool = false, residentMemory: UInt64? = nil
   ) {
+    self.residentMemory = residentMemory
     self.canLockBeyondLimit = canLockBeyondLimit
     (self.addressSpace, self.data, self.lockedMemory) = (addressSpace, data, lockedMemory)
     (self.stack, self.mappingCount, self.overcommit) = (stack, mappingCount, overcommit)

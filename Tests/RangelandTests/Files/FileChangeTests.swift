@@ -169,4 +169,22 @@ import Testing
     }
     #expect(space.usage.residentFilePages <= 44)
   }
+
+  @Test(arguments: LockPolicy.allCases)
+  func `pages made ahead of accesses get the room too`(_ policy: LockPolicy) throws {
+    let memory = try PhysicalMemory(frameLimit: 64)
+    let space = try AddressSpace(policy: policy, memory: memory)
+    let file = try TestFile(pages: 64)
+    let object = try FileObject(descriptor: file.descriptor, memory: memory)
+    let at = try space.map(object, length: 64 * page, protection: .read, sharing: .shared)
+    func read() throws { for i in 0..<64 as Range<UInt64> { _ = try byte(space, at + i * page) } }
+    let own = try space.map(length: 40 * page, protection: [.read, .write])
+    try read()
+    try space.advise(.populateWrite, at: own, length: 20 * page)
+    try read()
+    try space.lockMemory(at: own + 20 * page, length: 20 * page)
+    #expect(space.usage.residentAnonymousPages == 40)
+    #expect(
+      errno { try space.lockMemory(at: at, length: 64 * page) } == .resourceTemporarilyUnavailable)
+  }
 }

@@ -33,6 +33,10 @@ struct FrameDropList: ~Copyable {
   private(set) var anonymousPages = 0
   private(set) var filePages = 0
   private(set) var sharedMemoryPages = 0
+  /// All of them.
+  @inline(__always) var residentPages: Int64 {
+    Int64(anonymousPages + filePages + sharedMemoryPages)
+  }
 
   init(
     _ arena: UnsafeMutablePointer<FrameArena>, _ accessors: AccessorTable, _ context: Context

@@ -12,6 +12,8 @@ struct Charge: Sendable, Equatable {
   var lockedPages: Int64 = 0
   /// Of `committed`, in pages.
   var committedPages: Int64 = 0
+  /// Of `resident`, in pages.
+  var residentPages: Int64 = 0
   /// Of `mapCount`.
   var areas: Int64 = 0
   /// Whether fewer areas than asked for are charged when the limit allows no more.
@@ -38,6 +40,7 @@ struct Charge: Sendable, Equatable {
     case .dataVM: dataPages
     case .lockedVM: lockedPages
     case .committed: committedPages
+    case .resident: residentPages
     case .mapCount: areas
     default: 0
     }
@@ -51,6 +54,7 @@ struct Charge: Sendable, Equatable {
     case .dataVM: dataPages != 0 || checksData
     case .lockedVM: lockedPages != 0 || checksLocked
     case .committed: committedPages != 0
+    case .resident: residentPages != 0
     case .mapCount: areas != 0 || spareAreas != 0
     default: false
     }

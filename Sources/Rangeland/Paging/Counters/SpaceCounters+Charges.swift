@@ -195,6 +195,7 @@ extension SpaceCounters {
     case .dataVM: wanted.dataPages = amount
     case .lockedVM: wanted.lockedPages = amount
     case .committed: wanted.committedPages = amount
+    case .resident: wanted.residentPages = amount
     default: wanted.areas = amount
     }
     guard let granted = beginLimited(wanted, context) else { return false }

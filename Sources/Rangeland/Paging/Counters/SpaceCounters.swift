@@ -28,6 +28,9 @@ enum SpaceCounter: Int, CaseIterable, Sendable {
   case mapCount
   /// Pages whose memory is promised (Linux `vm_committed_as`, of this space). Limited: strict overcommit.
   case committed
+  /// Resident pages of all kinds. Limited, and counted in spaces that were made with such a limit only: faults of others
+  /// shall not pay for it.
+  case resident
   /// Linux `stack_vm`.
   case stackVM
   /// Executable, not writable, not stack (Linux `exec_vm`).
@@ -37,19 +40,19 @@ enum SpaceCounter: Int, CaseIterable, Sendable {
   case rssFile
   case rssSharedMemory
 
-  /// The first five have a limit.
+  /// The first six have a limit.
   @inline(__always) var isLimited: Bool { rawValue < Self.limitedCount }
-  static var limitedCount: Int { 5 }
+  static var limitedCount: Int { 6 }
   /// Words of a slot that counters take.
-  static var count: Int { 10 }
+  static var count: Int { 11 }
 
-  /// What a thread takes from the pool at a time: 1 GiB of pages, or 256 VMAs.
-  @inline(__always) var batch: Int64 { self == .mapCount ? 256 : 1 << 18 }
+  /// What a thread takes from the pool at a time: 1 GiB of pages, or 256 VMAs or resident pages.
+  @inline(__always) var batch: Int64 { self == .mapCount || self == .resident ? 256 : 1 << 18 }
 }
 
 /// A handle: the space owns the memory. Sendable: an immutable pointer to atomics.
 struct SpaceCounters: @unchecked Sendable {
-  /// 6 lines of 128 bytes (five limited counters; what all share), then the slots.
+  /// 7 lines of 128 bytes (six limited counters; what all share), then the slots.
   private let memory: UnsafeMutableRawPointer
 
   private static var line: Int { 128 }
@@ -73,6 +76,8 @@ struct SpaceCounters: @unchecked Sendable {
     let latch = Latch()
     /// Whether any counter has a limit. Written under the latch.
     let hasLimits = Atomic<Bool>(false)
+    /// Whether `resident` is counted. Set before the space is used.
+    let countsResident = Atomic<Bool>(false)
     /// One past the highest thread index that has used a slot. Grows.
     let bound = Atomic<UInt32>(0)
     /// The largest resident set that was noted, in pages.

@@ -42,5 +42,6 @@ struct SpacePlace {
     if drops.sharedMemoryPages != 0 {
       counters.add(.rssSharedMemory, -Int64(drops.sharedMemoryPages), context)
     }
+    counters.removeResident(drops.residentPages, context)
   }
 }

@@ -61,6 +61,23 @@ extension PageTables {
     }
   }
 
+  /// The same of a part that takes about `wanted` pages out, whole tables at a time.
+  ///
+  /// - Returns: the end of that part.
+  func zapObject(
+    _ range: AddressRange, atMost wanted: Int64, into drops: inout FrameDropList,
+    _ context: Context
+  ) -> Address {
+    context.pin()
+    defer { context.unpin() }
+    var walk = LeafWalk(self, range)
+    while let piece = walk.next() {
+      zapObject(AddressRange(start: piece.start, end: piece.end), into: &drops, context)
+      if drops.residentPages >= wanted { return piece.end }
+    }
+    return range.end
+  }
+
   /// Takes the marks of pages that were written to away, and tells which had one. The caller runs the drop list's
   /// `shootdown()`: then a store sets the mark again.
   func takeWritten(
