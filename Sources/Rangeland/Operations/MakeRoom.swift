@@ -88,11 +88,13 @@ extension AddressSpace {
     LockMap.observe(.vmaFlags, hold, range)
     guard record.hasFilePagesToGo else { return 0 }
     let rest = AddressRange(start: range.start, end: min(range.end, record.pointee.end))
-    var done: Int64 = 0
-    changePages(rest, hold, context) {
-      position = tables.zapObject(rest, atMost: wanted, into: &$0, context)
-      done = $0.residentPages
-    }
+    LockMap.observe(.pageTableEntry, hold, rest)
+    var drops = FrameDropList(arena, accessors, context)
+    position = tables.zapObject(rest, atMost: wanted, into: &drops, context)
+    drops.shootdown()
+    account(drops, context)
+    let done = drops.residentPages
+    drops.release()
     return done
   }
 }

@@ -56,6 +56,11 @@ extension SpaceCounters {
   /// Counts pages that are resident no more.
   @inline(__always)
   func removeResident(_ pages: Int64, _ context: Context) {
-    if countsResident { uncharge(.resident, pages, context) }
+    if countsResident { removeCounted(pages, context) }
+  }
+
+  @inline(never)
+  private func removeCounted(_ pages: Int64, _ context: Context) {
+    uncharge(.resident, pages, context)
   }
 }
