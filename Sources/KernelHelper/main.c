@@ -6,23 +6,23 @@
 // Guarantee: the only free addresses of this process are the windows; what a script maps there merges with
 //   nothing outside. Nothing is allocated and no page of this program is touched for the first time while
 //   a script runs, so that sizes and residency change by the script's calls only.
-// Mechanism: every gap outside the windows is filled with shared mappings without rights, which never merge
+// Mechanism: the process that the judge starts is a template: it prepares everything and runs no script, but makes
+//   copies that do (members), and another one where a script left seals, which are for ever.
+//   Every gap outside the windows is filled with shared mappings without rights, which never merge
 //   with others. Requests come through shared memory (KernelProtocol.h). Accesses recover from
 //   SIGSEGV and SIGBUS by a jump out of the handler, which runs on a stack of its own.
 // Source: docs/design.md section 7; Linux fs/proc/task_mmu.c `do_procmap_query`.
 
 #define _GNU_SOURCE
-#include "KernelProtocol.h"
+#include "Helper.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
-#include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -30,46 +30,21 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define PAGE 4096u
 #define SPACE_END 0x7ffffffff000u
 
-// struct procmap_query and PROCMAP_QUERY, here because headers older than Linux 6.11 lack them.
-struct query {
-  uint64_t size, query_flags, query_address;
-  uint64_t start, end, flags, page_size, offset, inode;
-  uint32_t device_major, device_minor, name_size, build_id_size;
-  uint64_t name_address, build_id_address;
-};
-_Static_assert(sizeof(struct query) == 104, "struct procmap_query has 104 bytes");
-#define QUERY _IOWR('f', 17, struct query)
-enum { QUERY_SHARED = 8, QUERY_COVERING_OR_NEXT = 0x10 };
-
-static struct kp_channel *channels, *channel;
-static int maps, memory;
-static unsigned char page_buffer[PAGE] __attribute__((aligned(4096)));
-static unsigned char residency[KP_MAX_PAGES];
+struct kp_channel *channels, *channel;
 static unsigned char signal_stack[16 * PAGE] __attribute__((aligned(4096)));
 
-static void fail(const char *what) {
+void fail(const char *what) {
   snprintf(channel->message, sizeof channel->message, "%s: %s", what, strerror(errno));
-  kp_signal(&channel->state, KP_FAILED);
+  kp_signal(&channel->state, &channel->state_sleepers, KP_FAILED);
   _exit(1);
-}
-
-/// The mapping that ends above `address`; 0 = none, -1 = the kernel cannot be asked.
-static int find(uint64_t address, struct query *found) {
-  memset(found, 0, sizeof *found);
-  found->size = sizeof *found;
-  found->query_flags = QUERY_COVERING_OR_NEXT;
-  found->query_address = address;
-  if (ioctl(maps, QUERY, found) == 0) return 1;
-  return errno == ENOENT ? 0 : -1;
 }
 
 // ---- accesses ---------------------------------------------------------------------------------
 
-static sigjmp_buf recovery;
-static volatile sig_atomic_t is_accessing;
+sigjmp_buf recovery;
+volatile sig_atomic_t is_accessing;
 
 static void caught(int signal, siginfo_t *info, void *context) {
   (void)context;
@@ -107,49 +82,7 @@ static uint64_t access_memory(int is_store, uint64_t address, uint64_t bytes, ui
   return channel->signal ? 0 : result;
 }
 
-// ---- reports ----------------------------------------------------------------------------------
-
-/// Adds the mappings of a range to the list.
-static void list(uint64_t start, uint64_t end) {
-  uint32_t n = channel->mapping_count;
-  struct query found;
-  while (start < end && n < KP_MAX_MAPPINGS && find(start, &found) == 1 && found.start < end) {
-    channel->mappings[n++] = (struct kp_mapping){
-        .start = found.start, .end = found.end, .protection = (uint32_t)(found.flags & 7),
-        .shared = (found.flags & QUERY_SHARED) != 0, .offset = found.offset, .inode = found.inode};
-    start = found.end;
-  }
-  channel->mapping_count = n;
-}
-
-static int64_t report_pages(uint64_t start, uint64_t end) {
-  uint64_t count = (end - start) / PAGE;
-  if (count > KP_MAX_PAGES) return -E2BIG;
-  memset(channel->pages, 0, count * sizeof channel->pages[0]);
-  struct query found;
-  for (uint64_t at = start; at < end && find(at, &found) == 1 && found.start < end; at = found.end) {
-    uint64_t from = found.start > start ? found.start : start;
-    uint64_t to = found.end < end ? found.end : end;
-    if (mincore((void *)from, to - from, residency) != 0) return -errno;
-    for (uint64_t page = from; page < to; page += PAGE) {
-      struct kp_page *report = &channel->pages[(page - start) / PAGE];
-      report->shared = (found.flags & QUERY_SHARED) != 0;
-      report->state = KP_ABSENT;
-      if ((residency[(page - from) / PAGE] & 1) == 0) continue;
-      report->state = KP_RESIDENT;
-      // Whatever its rights are; a page that is there is not changed by it.
-      if (pread(memory, page_buffer, PAGE, (off_t)page) != PAGE) {
-        // A guard over a page that the shared object has: nobody reads it here.
-        if (errno != EIO || (!report->shared && found.inode == 0)) return -errno;
-        report->state = KP_ABSENT;
-        continue;
-      }
-      report->hash = kp_hash(page_buffer);
-    }
-  }
-  channel->page_count = (uint32_t)count;
-  return 0;
-}
+// ---- emptying -------------------------------------------------------------------------------
 
 static struct rlimit stack_limit;
 
@@ -194,6 +127,8 @@ static int64_t reset(void) {
     if (munmap((void *)w->start, w->end - w->start) != 0) return -errno;
   }
   if (reset_break() != 0) return -errno;
+  int64_t failure = report_sizes();
+  if (failure != 0) return failure;
   int64_t count = 0;
   struct query found;
   for (uint64_t at = 0; find(at, &found) == 1; at = found.end) count++;
@@ -210,18 +145,12 @@ static int64_t system_call(void) {
 
 // ---- processes --------------------------------------------------------------------------------
 
-static void open_files(void) {
-  maps = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
-  memory = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
-  if (maps < 0 || memory < 0) fail("/proc/self");
-}
-
 static _Noreturn void serve(void);
 
-/// Makes the process that serves a channel, and waits until it does.
+/// Makes a member, a copy of this process, and waits until it can be asked.
 static int64_t fork_process(uint64_t number) {
-  if (number >= KP_PROCESSES) return -EINVAL;
-  struct kp_channel *other = &channels[number];
+  if (number >= KP_MEMBERS) return -EINVAL;
+  struct kp_channel *other = kp_member(channels, number);
   other->state = KP_STARTING;
   // Not the library's: it would run handlers and touch what no script has touched.
   long process = syscall(SYS_fork);
@@ -231,14 +160,14 @@ static int64_t fork_process(uint64_t number) {
     memcpy(channel->windows, channels->windows, sizeof channel->windows);
     channel->may_lock = channels->may_lock;
     channel->process = (int32_t)syscall(SYS_getpid);
-    close(maps);
-    close(memory);
+    prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
+    close_files();
     open_files();
     // A fork does not copy the entries of shared memory: all at once, so that sizes do not change later.
     if (madvise(channels, KP_PROCESSES * sizeof *channels, MADV_POPULATE_WRITE) != 0) fail("MADV_POPULATE_WRITE");
     serve();
   }
-  for (int tries = 0; kp_wait(&other->state, KP_STARTING, 100) == KP_STARTING; tries++)
+  for (int tries = 0; kp_wait(&other->state, &other->state_sleepers, KP_STARTING, 100) == KP_STARTING; tries++)
     if (tries > 100) return -ETIMEDOUT;
   return other->state == KP_READY ? 0 : -ECHILD;
 }
@@ -246,11 +175,11 @@ static int64_t fork_process(uint64_t number) {
 /// A copy between this process and one of its kin.
 static int64_t transfer(void) {
   const uint64_t *a = channel->arguments;
-  if (a[1] >= KP_PROCESSES) return -EINVAL;
+  if (a[1] >= KP_MEMBERS) return -EINVAL;
   // More than there is room for is refused unread.
   uint64_t local = a[2] <= KP_BUFFER / 32 ? a[2] : 0;
   const unsigned char *pieces = channel->buffer;
-  long r = syscall(a[0] ? SYS_process_vm_writev : SYS_process_vm_readv, channels[a[1]].process, pieces, a[2],
+  long r = syscall(a[0] ? SYS_process_vm_writev : SYS_process_vm_readv, kp_member(channels, a[1])->process, pieces, a[2],
                    pieces + local * sizeof(struct iovec), a[3], a[4]);
   return r == -1 ? -errno : r;
 }
@@ -261,8 +190,8 @@ static int64_t perform(void) {
   case KP_SYSCALL: return system_call();
   case KP_LOAD: return (int64_t)access_memory(0, a[0], a[1], 0);
   case KP_STORE: return (int64_t)access_memory(1, a[0], a[1], a[2]);
-  case KP_LIST: list(a[0], a[1]); return 0;
-  case KP_PAGES: return report_pages(a[0], a[1]);
+  case KP_SIZES: return report_sizes();
+  case KP_STATE: return report_state();
   case KP_RESET: return reset();
   case KP_FORK: return fork_process(a[0]);
   case KP_TRANSFER: return transfer();
@@ -278,15 +207,15 @@ static pid_t judge;
 /// Whether nobody will ask any more.
 static int is_alone(void) {
   if (channel == channels) return getppid() != judge;
-  // The process that made this one may have ended; the first one ends with the judge.
+  // The process that made this one may have ended; the template ends with the judge.
   return kill(channels[0].process, 0) != 0;
 }
 
 static _Noreturn void serve(void) {
   uint32_t seen = channel->request;
-  kp_signal(&channel->state, KP_READY);
+  kp_signal(&channel->state, &channel->state_sleepers, KP_READY);
   for (;;) {
-    uint32_t request = kp_wait(&channel->request, seen, 200);
+    uint32_t request = kp_wait(&channel->request, &channel->request_sleepers, seen, 200);
     if (request == seen) {
       if (is_alone()) _exit(0);
       continue;
@@ -297,7 +226,7 @@ static _Noreturn void serve(void) {
     channel->mapping_count = 0;
     if (channel->operation == KP_EXIT) {
       channel->result = 0;
-      kp_signal(&channel->reply, request);
+      kp_signal(&channel->reply, &channel->reply_sleepers, request);
       _exit(0);
     }
     channel->result = perform();
@@ -305,7 +234,7 @@ static _Noreturn void serve(void) {
       struct kp_window range;
       if (kp_near(channel->windows, &channel->places[i], channel->result, &range)) list(range.start, range.end);
     }
-    kp_signal(&channel->reply, request);
+    kp_signal(&channel->reply, &channel->reply_sleepers, request);
   }
 }
 
@@ -404,8 +333,7 @@ int main(int count, char **arguments) {
 
   stack_t stack = {.ss_sp = signal_stack, .ss_size = sizeof signal_stack};
   memset(signal_stack, 1, sizeof signal_stack);
-  memset(page_buffer, 1, sizeof page_buffer);
-  memset(residency, 1, sizeof residency);
+  touch_reports();
   if (sigaltstack(&stack, NULL) != 0) fail("sigaltstack");
   struct sigaction action = {.sa_sigaction = caught, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
   if (sigaction(SIGSEGV, &action, NULL) || sigaction(SIGBUS, &action, NULL)) fail("sigaction");
@@ -439,14 +367,15 @@ int main(int count, char **arguments) {
   channel->number = SYS_getpid;
   channel->buffer_argument = -1;
   system_call();
-  report_pages(channel->windows[0].start, channel->windows[0].end);
+  if (report_state() != 0) fail("what is mapped cannot be told");
   if (reset() < 0) fail("munmap");
 
   // A copy too: it leaves nothing behind, and what it touches first the next one finds touched.
   channel->operation = KP_FORK;
   if (fork_process(1) != 0) fail("fork");
-  channels[1].operation = KP_EXIT;
-  kp_signal(&channels[1].request, 1);
-  if (kp_wait(&channels[1].reply, 0, 10000) != 1) fail("the copy does not answer");
+  struct kp_channel *copy = kp_member(channels, 1);
+  copy->operation = KP_EXIT;
+  kp_signal(&copy->request, &copy->request_sleepers, 1);
+  if (kp_wait(&copy->reply, &copy->reply_sleepers, 0, 10000) != 1) fail("the copy does not answer");
   serve();
 }

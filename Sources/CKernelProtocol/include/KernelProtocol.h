@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the judge and its helper process say to each other: one piece of shared memory, two futex words.
+// What the judge and its helper process say to each other: one piece of shared memory, futex words.
 //
 // The judge fills in a request and bumps `request`; the helper performs it, fills in the reply and stores the
 // same number in `reply`. One request at a time. All that the helper reports lies in this memory, so it
@@ -30,25 +30,26 @@ enum {
   KP_LOAD = 2,
   /// address, bytes, value
   KP_STORE = 3,
-  /// start, end: lists mappings
-  KP_LIST = 4,
-  /// start, end: lists residency and contents of pages
-  KP_PAGES = 5,
-  /// Unmaps the windows; the result is the number of mappings outside them.
+  /// Tells the sizes.
+  KP_SIZES = 4,
+  /// Tells all: the sizes, then mappings and pages of the windows, one window behind the other.
+  KP_STATE = 5,
+  /// Unmaps the windows; tells the sizes then. The result is the number of mappings outside them.
   KP_RESET = 6,
   /// Ends the process.
   KP_EXIT = 7,
-  /// number of a channel that nobody serves: makes a copy of the process that does
+  /// number of a member that is not there: makes it, a copy of the process that is asked
   KP_FORK = 8,
   /// 0 or 1: whether locks have no limit from now on (CAP_IPC_LOCK). The result is 0 or -errno.
   KP_PRIVILEGE = 9,
-  /// 0 or 1 = process_vm_readv or process_vm_writev, number of the other process's channel, numbers of both sides'
+  /// 0 or 1 = process_vm_readv or process_vm_writev, number of the other member, numbers of both sides'
   /// pieces, flags. The buffer holds as many `struct iovec` of this process, then the other's.
   KP_TRANSFER = 10,
 };
 
-/// Processes that one helper can be at a time, each with a channel of its own.
-enum { KP_PROCESSES = 4 };
+/// Processes that one helper can be at a time, each with a channel of its own: the template, which makes the first
+/// member and runs no script, and the members.
+enum { KP_MEMBERS = 4, KP_PROCESSES = 1 + KP_MEMBERS };
 
 /// `state`: the helper is starting, ready, or could not set itself up (`message` says why).
 enum { KP_STARTING = 0, KP_READY = 1, KP_FAILED = 2 };
@@ -75,6 +76,12 @@ struct kp_mapping {
   uint64_t inode;
 };
 
+/// In pages; of `/proc/pid/status`, without the "Vm" and "Rss".
+struct kp_sizes {
+  uint64_t total, data, executable, stack, locked;
+  uint64_t resident_anonymous, resident_shared, resident_file;
+};
+
 /// What `mincore` says of a page.
 enum { KP_UNMAPPED = 0, KP_ABSENT = 1, KP_RESIDENT = 2 };
 
@@ -93,9 +100,9 @@ struct kp_place {
 };
 
 struct kp_channel {
-  uint32_t request;
-  uint32_t reply;
-  uint32_t state;
+  uint32_t request, request_sleepers;
+  uint32_t reply, reply_sleepers;
+  uint32_t state, state_sleepers;
   /// Who serves the channel.
   int32_t process;
   /// Whether the helper may have CAP_IPC_LOCK.
@@ -115,7 +122,10 @@ struct kp_channel {
   /// 0, or the signal that an access got, with si_code and si_addr.
   int32_t signal, code;
   uint64_t fault_address;
-  uint32_t mapping_count, page_count;
+  uint32_t mapping_count;
+  /// Of a state: how many of the mappings are in each window. Pages are all told.
+  uint32_t window_mappings[KP_WINDOWS];
+  struct kp_sizes sizes;
   struct kp_window windows[KP_WINDOWS];
   char message[128];
   uint8_t buffer[KP_BUFFER];
@@ -129,11 +139,18 @@ static inline const struct kp_page *kp_pages(const struct kp_channel *channel) {
 
 static inline void *kp_buffer(struct kp_channel *channel) { return channel->buffer; }
 
+/// The channel of a member, by its number.
+static inline struct kp_channel *kp_member(struct kp_channel *channels, uint64_t number) {
+  return channels + 1 + number;
+}
+
 /// Stores `value` and wakes who sleeps on the word.
-void kp_signal(uint32_t *word, uint32_t value);
+void kp_signal(uint32_t *word, uint32_t *sleepers, uint32_t value);
 
 /// Waits until the word is not `old`, at most `milliseconds`; returns the word.
-uint32_t kp_wait(uint32_t *word, uint32_t old, int milliseconds);
+///
+/// - sleepers: how many sleep on the word, 0 at first.
+uint32_t kp_wait(uint32_t *word, uint32_t *sleepers, uint32_t old, int milliseconds);
 
 /// The window that holds `address`; -1 = none.
 int kp_window_of(const struct kp_window *windows, uint64_t address);

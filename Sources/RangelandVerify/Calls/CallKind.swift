@@ -68,6 +68,9 @@ extension VerifyCall {
       }
     }
 
+    /// Spaces that come of each other, end, and copy from each other.
+    public static var ofForks: [VerifyCall.Kind] { [.fork, .exit, .processRead, .processWrite] }
+
     /// A copy between two spaces.
     var isTransfer: Bool { self == .processRead || self == .processWrite }
   }

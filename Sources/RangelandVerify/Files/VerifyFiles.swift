@@ -87,15 +87,20 @@ final class VerifyFiles {
     return side
   }
 
-  /// The contents with which a script begins.
+  /// The contents with which a script begins, by file.
+  private static let first: [[UInt8]] = sizes.enumerated().map { file, size in
+    var bytes = [UInt8](repeating: 0, count: Int(size))
+    // Every page is another's.
+    for i in stride(from: 0, to: bytes.count, by: 8) {
+      bytes[i] = UInt8(1 + file * 64 + i / 4096)
+      if i + 1 < bytes.count { bytes[i + 1] = UInt8(truncatingIfNeeded: i / 8) }
+    }
+    return bytes
+  }
+
+  /// Gives the files their first contents.
   static func reset(_ side: Side) throws(VerifyError) {
-    for (file, descriptor) in side.own.enumerated() {
-      var bytes = [UInt8](repeating: 0, count: Int(sizes[file]))
-      // Every page is another's.
-      for i in stride(from: 0, to: bytes.count, by: 8) {
-        bytes[i] = UInt8(1 + file * 64 + i / 4096)
-        if i + 1 < bytes.count { bytes[i + 1] = UInt8(truncatingIfNeeded: i / 8) }
-      }
+    for (descriptor, bytes) in zip(side.own, first) {
       let written = bytes.withUnsafeBytes {
         ftruncate(descriptor, 0) == 0 && pwrite(descriptor, $0.baseAddress, $0.count, 0) == $0.count
       }
@@ -118,7 +123,14 @@ final class VerifyFiles {
 
   /// How two contents differ; `nil` = not at all.
   static func difference(_ file: Int, _ expected: [UInt8], _ got: [UInt8]) -> (String, String)? {
-    if expected == got { return nil }
+    let isSame =
+      expected.count == got.count
+      && expected.withUnsafeBytes { expected in
+        got.withUnsafeBytes {
+          expected.isEmpty || memcmp(expected.baseAddress!, $0.baseAddress!, $0.count) == 0
+        }
+      }
+    if isSame { return nil }
     if expected.count != got.count {
       return ("file \(file): \(expected.count) bytes", "\(got.count) bytes")
     }

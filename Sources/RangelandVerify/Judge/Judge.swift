@@ -135,12 +135,12 @@ final class Judge {
       }
       return
     }
+    // Both at once: the helper has a processor of its own.
+    try kernel.begin(call)
     let before = definition.shapedRange(call).flatMap { range in
       kernel.windows.contains(range)
         ? Coverage.shape(subject.mappings(range.start, range.end), range.start, range.end) : nil
     }
-    // Both at once: the helper has a processor of its own.
-    try kernel.begin(call)
     let ours = subject.perform(call)
     let theirs = try kernel.outcome(call)
     let succeeded = theirs.succeeded(call)
@@ -173,29 +173,40 @@ final class Judge {
   // MARK: comparing everything
 
   private func compareAll(_ subject: SpaceFamily, _ run: inout ScriptRun) throws(VerifyError) {
-    for member in subject.all where run.difference == nil {
-      (subject.current, kernel.current) = (member, member)
-      try compareOne(subject, &run)
+    let current = subject.current
+    let members = subject.all
+    for member in members {
+      kernel.current = member
+      kernel.beginState()
     }
+    // While the helpers look.
+    let ours = members.map { member in
+      subject.current = member
+      return SubjectState(subject, kernel.windows)
+    }
+    // The files are of all members.
+    let files = fileDifference(subject, isWritten: false)
+    for (member, ours) in zip(members, ours) {
+      (subject.current, kernel.current) = (member, member)
+      // All of them answer, also behind a difference.
+      let theirs = try kernel.finishState()
+      if run.difference == nil { compareOne(subject, ours, theirs, files, &run) }
+    }
+    subject.current = current
   }
 
   /// The space and the process that are chosen.
   private func compareOne(
-    _ subject: any VerifySubject, _ run: inout ScriptRun
-  ) throws(VerifyError) {
-    var count = 0
-    for window in kernel.windows {
-      let expected = try kernel.mappings(window)
-      count += expected.count
-      let got = subject.mappings(window.start, window.end)
-      if expected != got {
-        run.fail("all mappings", list(expected), list(got))
-        return
-      }
+    _ subject: any VerifySubject, _ ours: SubjectState, _ theirs: [[VerifyMapping]],
+    _ differentFiles: (String, String)?, _ run: inout ScriptRun
+  ) {
+    for (expected, got) in zip(theirs, ours.windows) where expected != got.mappings {
+      run.fail("all mappings", list(expected), list(got.mappings))
+      return
     }
-    var expected = try kernel.sizes()
-    var got = subject.sizes()
-    expected.mappings = count
+    var expected = kernel.sizes
+    var got = ours.sizes
+    expected.mappings = theirs.reduce(0) { $0 + $1.count }
     // Its bounds: what the space itself shows as present, and what the kernel has.
     let shared = SharedResidency(kernel: expected.residentShared, subject: got.residentShared)
     (expected.residentShared, got.residentShared) = (0, 0)
@@ -210,23 +221,23 @@ final class Judge {
     }
     // What is counted is what is there. The kernel's figure is no bound: it takes clean pages of files out of processes
     // when it likes, those of the helper's program too, which count in it.
-    let present = kernel.windows.reduce(0) { $0 + subject.presentFilePages($1.start, $1.end) }
+    let present = ours.presentFilePages
     if files.subject != present {
       run.fail(
         "sizes", "RssFile \(files.kernel)", "RssFile \(files.subject), \(present) are present")
       return
     }
-    if let difference = fileDifference(subject, isWritten: false) {
+    if let difference = differentFiles {
       run.fail("files", difference.0, difference.1)
       return
     }
     var seen = SharedResidency(kernel: 0, subject: 0)
-    for window in kernel.windows {
-      try comparePages(window, subject, &seen, &run)
+    for (window, ours) in zip(kernel.windows, ours.windows) {
+      comparePages(window, ours, subject, &seen, &run)
       if run.difference != nil { return }
     }
     // Files in shared memory count as that, and which of their pages are mapped is each side's matter.
-    let hasFiles = kernel.windows.contains { subject.mapsFile($0.start, $0.end - $0.start) }
+    let hasFiles = theirs.contains { $0.contains { $0.file != 0 } }
     if KernelProcess.tellsExactResidency, !hasFiles, !shared.isPossible(seen) {
       run.fail(
         "sizes", "RssShmem \(shared.kernel) of \(seen.kernel) pages that exist",
@@ -248,23 +259,21 @@ final class Judge {
 
   /// Residency of private memory, and what the kernel's resident pages hold, where they may be read.
   private func comparePages(
-    _ window: Pair, _ subject: any VerifySubject, _ shared: inout SharedResidency,
-    _ run: inout ScriptRun
-  ) throws(VerifyError) {
-    var present = subject.presentPages(window.start, window.end).makeIterator()
-    var ours = present.next()
+    _ window: Pair, _ state: SubjectState.Window, _ subject: any VerifySubject,
+    _ shared: inout SharedResidency, _ run: inout ScriptRun
+  ) {
     var found: VerifyDifference?
     var (kernelShared, subjectShared) = (0, 0)
     let index = run.calls.count - 1
     // Rights come from the mappings, which were compared before.
-    let mappings = subject.mappings(window.start, window.end)
-    var mapping = mappings.makeIterator()
+    var mapping = state.mappings.makeIterator()
     var current = mapping.next()
-    try kernel.forEachPage(window) { page, isShared, hash in
+    var next = 0
+    kernel.forEachPage(window) { page, isShared, hash in
       if found != nil { return }
       while let end = current?.end, end <= page { current = mapping.next() }
-      while let at = ours, at < page { ours = present.next() }
-      let isPresent = ours == page
+      while next < state.present.count, state.present[next] < page { next += 1 }
+      let isPresent = next < state.present.count && state.present[next] == page
       if isShared {
         if isPresent { subjectShared += 1 }
         if hash != nil { kernelShared += 1 }
@@ -277,7 +286,7 @@ final class Judge {
         return
       }
       guard let hash, let rights = current?.protection, rights != 0 else { return }
-      let got = subject.hash(page)
+      let got = isPresent ? state.hashes[next] : subject.hash(page)
       if got != hash {
         found = VerifyDifference(
           index: index, what: "contents", kernel: "\(hex(page)): hash \(hex(hash))",

@@ -6,7 +6,7 @@ import CKernelProtocol
 
 /// Speaks for the member that the judge has chosen; a fork adds one, an exit takes one away.
 final class SpaceFamily: ForwardingSubject {
-  static var mostMembers: Int { Int(KP_PROCESSES) }
+  static var mostMembers: Int { Int(KP_MEMBERS) }
 
   private var members: [(any VerifySubject)?]
   /// Who is meant. The member is there.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the helper is asked for: calls, listings, pages, empty windows.
+// What the helper is asked for: calls, all that is mapped, empty windows.
 
 import CKernelProtocol
 
@@ -39,13 +39,14 @@ extension KernelProcess {
       }
     }
     // Nobody else writes the word.
-    kp_signal(&channel.pointee.request, channel.pointee.request &+ 1)
+    kp_signal(
+      &channel.pointee.request, &channel.pointee.request_sleepers, channel.pointee.request &+ 1)
   }
 
   private func finish() throws(VerifyError) {
     var tries = 0
     let before = channel.pointee.request &- 1
-    while kp_wait(&channel.pointee.reply, before, 100) == before {
+    while kp_wait(&channel.pointee.reply, &channel.pointee.reply_sleepers, before, 100) == before {
       tries += 1
       if hasEnded { throw VerifyError("the kernel helper has died") }
       if tries > 300 { throw VerifyError("the kernel helper has not answered for 30 s") }
@@ -101,6 +102,14 @@ extension KernelProcess {
     }
   }
 
+  /// Lets the template make the first member.
+  func makeFirst() throws(VerifyError) {
+    post(KP_FORK, 0)
+    try finish()
+    let result = channel.pointee.result
+    if result != 0 { throw VerifyError("the kernel helper cannot make a copy: errno \(-result)") }
+  }
+
   /// Ends the copy that is asked.
   func endCurrent() throws(VerifyError) {
     post(KP_EXIT)
@@ -113,7 +122,9 @@ extension KernelProcess {
     try finish()
     post(KernelRequest(KP_SYS_mlockall, 1), near: [])
     try finish()
-    let pages = try absoluteSizes().locked
+    post(KP_SIZES)
+    try finish()
+    let pages = absoluteSizes.locked
     try reset()
     return pages
   }
@@ -130,25 +141,36 @@ extension KernelProcess {
     }
   }
 
-  /// All mappings of a window.
-  func mappings(_ window: AddressPair) throws(VerifyError) -> [VerifyMapping] {
-    post(KP_LIST, window.start, window.end)
-    try finish()
-    return listed
+  /// Lets the helper look at all that is in the windows, and at its sizes; `finishState` waits for it.
+  func beginState() {
+    post(KP_STATE)
   }
 
-  /// Calls `body` for each page of a window that is mapped: whether it is shared, and the hash of its content
-  /// when it is resident.
-  func forEachPage(
-    _ window: AddressPair, _ body: (UInt64, _ isShared: Bool, _ hash: UInt64?) -> Void
-  ) throws(VerifyError) {
-    post(KP_PAGES, window.start, window.end)
+  /// The sizes and `forEachPage` tell what was found.
+  ///
+  /// - Returns: all mappings, by window.
+  func finishState() throws(VerifyError) -> [[VerifyMapping]] {
     try finish()
     if channel.pointee.result < 0 {
-      throw VerifyError("pages cannot be read: errno \(-channel.pointee.result)")
+      throw VerifyError("what is mapped cannot be told: errno \(-channel.pointee.result)")
     }
+    var rest = listed[...]
+    return withUnsafeBytes(of: &channel.pointee.window_mappings) {
+      $0.bindMemory(to: UInt32.self).map { count in
+        defer { rest = rest.dropFirst(Int(count)) }
+        return Array(rest.prefix(Int(count)))
+      }
+    }
+  }
+
+  /// Calls `body` for each page of a window that was mapped when the state was told: whether it is shared, and the hash
+  /// of its content when it is resident.
+  func forEachPage(
+    _ window: AddressPair, _ body: (UInt64, _ isShared: Bool, _ hash: UInt64?) -> Void
+  ) {
+    let first = windows.prefix { $0 != window }.reduce(0) { $0 + ($1.end - $1.start) / 4096 }
     let pages = UnsafeBufferPointer(
-      start: kp_pages(channel), count: Int(channel.pointee.page_count))
+      start: kp_pages(channel) + Int(first), count: Int((window.end - window.start) / 4096))
     for (i, page) in pages.enumerated() where page.state != UInt32(KP_UNMAPPED) {
       body(
         window.start + UInt64(i) * 4096, page.shared != 0,
@@ -171,6 +193,6 @@ extension KernelProcess {
       try VerifyFiles.reset(files.kernel)
       (files.isUsed, files.needsReset) = (false, true)
     }
-    baseline = try absoluteSizes()
+    baseline = absoluteSizes
   }
 }

@@ -5,7 +5,8 @@
 // Guarantee: a helper that dies or hangs is an error with a reason, never a wait without end; it ends when this
 //   object or this process ends.
 // Mechanism: shared memory and futexes (KernelProtocol.h). Every wait is bounded and looks whether the
-//   process still lives.
+//   process still lives. What is started is a template, in which nothing is mapped; scripts run in copies of it. A new
+//   process takes some milliseconds, a new copy some tenths of one.
 
 import CKernelProtocol
 import Glibc
@@ -14,23 +15,25 @@ import SystemPackage
 /// The running kernel, behind a process whose mappings are a script's alone, and the copies that the script makes of
 /// it. For one thread at a time.
 public final class KernelProcess {
-  private var channels: UnsafeMutablePointer<kp_channel>
-  private var first: pid_t
-  /// Which of the processes is asked: 0 is the one that was started, others are copies.
-  var current = 0
+  private let channels: UnsafeMutablePointer<kp_channel>
+  private let template: pid_t
+  /// The template as `current`: its channel is the first.
+  private static let ofTemplate = -1
+  /// Which member is asked: 0 is the template's copy, others are copies of members.
+  var current = KernelProcess.ofTemplate
   private var isAlive = true
-  /// Whether something was sealed, which nothing but the end of the helper undoes.
+  /// Whether something was sealed, which nothing but the end of the members undoes.
   var hasSeals = false
   /// Mappings outside the windows, known after the first reset.
   var outside: Int64?
-  private var baselines = [VerifySizes](repeating: VerifySizes(), count: Int(KP_PROCESSES))
-  /// Copies that have been made and not ended.
+  private var baselines = [VerifySizes](repeating: VerifySizes(), count: Int(KP_MEMBERS))
+  /// Members that have been made and not ended.
   private var copies: Set<Int> = []
   /// The files of the scripts, of both sides.
   let files: VerifyFiles
 
-  var channel: UnsafeMutablePointer<kp_channel> { channels + current }
-  var process: pid_t { current == 0 ? first : channel.pointee.process }
+  var channel: UnsafeMutablePointer<kp_channel> { channels + (1 + current) }
+  var process: pid_t { channel.pointee.process }
   /// Sizes of a process without mappings in the windows.
   var baseline: VerifySizes {
     get { baselines[current] }
@@ -42,7 +45,7 @@ public final class KernelProcess {
   /// What counts as data of the break before it reaches its window, beyond the data outside the windows, in bytes.
   private(set) var heapBefore: UInt64 = 0
 
-  /// The windows, by `VerifyWindow.rawValue`. Of another helper, which `restart` starts, they are others.
+  /// The windows, by `VerifyWindow.rawValue`.
   public private(set) var windows: [AddressPair]
 
   public struct AddressPair: Sendable, Hashable {
@@ -55,17 +58,19 @@ public final class KernelProcess {
   /// - Throws: when there is none, or it cannot run here: `PROCMAP_QUERY` needs Linux 6.11.
   public init() throws(VerifyError) {
     files = try VerifyFiles()
-    (channels, first) = try Self.start(files)
+    (channels, template) = try Self.start(files)
     windows = []
     try setUp()
   }
 
-  /// Ends the helper and starts another.
+  /// Ends all members and makes the first one anew.
   func restart() throws(VerifyError) {
-    end()
-    (channels, first) = try Self.start(files)
-    (isAlive, hasSeals, current, copies, outside) = (true, false, 0, [], nil)
-    try setUp()
+    try endCopies(all: true)
+    current = Self.ofTemplate
+    try makeFirst()
+    (current, hasSeals) = (0, false)
+    copies.insert(0)
+    try reset()
   }
 
   private static func start(
@@ -107,9 +112,12 @@ public final class KernelProcess {
 
   private func setUp() throws(VerifyError) {
     var tries = 0
-    while kp_wait(&channels.pointee.state, UInt32(KP_STARTING), 100) == UInt32(KP_STARTING) {
+    while kp_wait(
+      &channels.pointee.state, &channels.pointee.state_sleepers, UInt32(KP_STARTING), 100)
+      == UInt32(KP_STARTING)
+    {
       tries += 1
-      if tries > 300 || Self.hasEnded(first) { break }
+      if tries > 300 || Self.hasEnded(template) { break }
     }
     windows = withUnsafeBytes(of: &channels.pointee.windows) {
       $0.bindMemory(to: kp_window.self).map { AddressPair(start: $0.start, end: $0.end) }
@@ -122,7 +130,7 @@ public final class KernelProcess {
       throw VerifyError(
         "the kernel helper cannot run here: \(message.isEmpty ? "it ended" : message)")
     }
-    try reset()
+    try restart()
     heapBefore = try lengthOfHeap() - UInt64(baseline.data) * 4096
     lockableOutside = channel.pointee.may_lock != 0 ? try lockEverything() : 0
   }
@@ -143,17 +151,19 @@ public final class KernelProcess {
   private func end() {
     guard isAlive else { return }
     isAlive = false
-    for copy in copies { kill(channels[copy].process, SIGKILL) }
-    kill(first, SIGKILL)
+    for copy in copies { kill(channels[1 + copy].process, SIGKILL) }
+    kill(template, SIGKILL)
     var status: Int32 = 0
-    while waitpid(first, &status, 0) < 0 && errno == EINTR {}
+    while waitpid(template, &status, 0) < 0 && errno == EINTR {}
     munmap(channels, Self.channelBytes)
   }
 
   private static var channelBytes: Int { Int(KP_PROCESSES) * MemoryLayout<kp_channel>.stride }
 
   /// Whether the process that is asked has ended.
-  var hasEnded: Bool { current == 0 ? Self.hasEnded(first) : kill(process, 0) != 0 }
+  var hasEnded: Bool {
+    current == Self.ofTemplate ? Self.hasEnded(template) : kill(process, 0) != 0
+  }
 
   /// The current process has made a copy: what it had without mappings, the copy has, but for locked memory.
   func noteCopy(_ copy: Int) {
@@ -164,9 +174,11 @@ public final class KernelProcess {
 
   func noteEnd(_ copy: Int) { copies.remove(copy) }
 
-  /// Ends all copies.
-  func endCopies() throws(VerifyError) {
-    for copy in copies.sorted() {
+  /// Ends all members but the first one.
+  ///
+  /// - Parameter all: that one too.
+  func endCopies(all: Bool = false) throws(VerifyError) {
+    for copy in copies.sorted() where all || copy != 0 {
       current = copy
       try endCurrent()
       noteEnd(copy)
