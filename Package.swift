@@ -71,15 +71,16 @@ let package = Package(
     .target(
       name: "RangelandReplay",
       dependencies: [
-        "CRangeland", "RangeLocks", "Rangeland",
+        "CKernelProtocol", "CRangeland", "KernelHelper", "RangeLocks", "Rangeland",
         .product(name: "SystemPackage", package: "swift-system"),
         .product(name: "HeapModule", package: "swift-collections"),
       ],
       resources: [.copy("Resources")],
       swiftSettings: ours),
-    // The judge: the same calls on an address space and on the kernel, in a helper process.
+    // The kernel's side of the judge and of replays: the same calls in a helper process.
     .target(name: "CKernelProtocol"),
     .executableTarget(name: "KernelHelper", dependencies: ["CKernelProtocol"]),
+    // The judge: the same calls on an address space and on the kernel.
     .target(
       name: "RangelandVerify",
       dependencies: [

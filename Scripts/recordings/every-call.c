@@ -8,11 +8,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#ifndef SYS_mseal
+#define SYS_mseal 462
+#endif
 #define PAGE 4096ul
 static int rounds, file;
+// Pages cannot be dropped while mlockall has locked them.
+static pthread_rwlock_t locking = PTHREAD_RWLOCK_INITIALIZER;
 
 static void touch(char *at, size_t pages) {
   for (size_t i = 0; i < pages; i++) at[i * PAGE] = (char)i;
@@ -21,6 +27,7 @@ static void touch(char *at, size_t pages) {
 static void *work(void *seed) {
   long number = (long)seed;
   for (int i = 0; i < rounds; i++) {
+    pthread_rwlock_rdlock(&locking);
     char *a = mmap(NULL, 16 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     touch(a, 4);
     mprotect(a + 4 * PAGE, PAGE, PROT_NONE);
@@ -46,19 +53,27 @@ static void *work(void *seed) {
     touch(f, 3);
     msync(f, 4 * PAGE, MS_ASYNC);
     madvise(f, 4 * PAGE, MADV_WILLNEED);
+    remap_file_pages(f + 4 * PAGE, 2 * PAGE, 0, number * 16, 0);
     munmap(f, 8 * PAGE);
     char *c = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
     touch(c, 2);
     munmap(c, 4 * PAGE);
+    pthread_rwlock_unlock(&locking);
     if (i % 50 == 25 && number == 0) {
       sbrk(64 * PAGE);
       touch((char *)sbrk(0) - 32 * PAGE, 8);
       sbrk(-(long)(32 * PAGE));
+      pthread_rwlock_wrlock(&locking);
       mlockall(MCL_CURRENT);
       munlockall();
+      pthread_rwlock_unlock(&locking);
       pid_t child = fork();
       if (child == 0) _exit(0);
       waitpid(child, NULL, 0);
+      // Sealed until the end.
+      char *s = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      touch(s, 1);
+      syscall(SYS_mseal, s, PAGE, 0);
     }
   }
   return NULL;

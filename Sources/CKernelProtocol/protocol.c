@@ -4,6 +4,7 @@
 
 #define _GNU_SOURCE
 #include "KernelProtocol.h"
+#include "KernelReplay.h"
 
 #include <errno.h>
 #include <linux/futex.h>
@@ -82,11 +83,32 @@ uint64_t kp_hash(const void *page) {
   return hash;
 }
 
+int kp_helper_path(char *path, size_t size) {
+  static const char name[] = "KernelHelper";
+  ssize_t length = readlink("/proc/self/exe", path, size);
+  if (length < 0) return -errno;
+  while (length > 0 && path[length - 1] != '/') length--;
+  if ((size_t)length + sizeof name > size) return -ENAMETOOLONG;
+  memcpy(path + length, name, sizeof name);
+  return access(path, X_OK) == 0 ? 0 : -errno;
+}
+
 int kp_make_channel(void) {
   // Inherited on purpose: no close-on-exec.
   int descriptor = memfd_create("rangeland-kernel-helper", 0);
   if (descriptor < 0) return -errno;
   if (ftruncate(descriptor, (off_t)(KP_PROCESSES * sizeof(struct kp_channel))) < 0) {
+    int error = errno;
+    close(descriptor);
+    return -error;
+  }
+  return descriptor;
+}
+
+int kr_make_memory(uint64_t bytes) {
+  int descriptor = memfd_create("rangeland-kernel-replay", MFD_CLOEXEC);
+  if (descriptor < 0) return -errno;
+  if (ftruncate(descriptor, (off_t)bytes) < 0) {
     int error = errno;
     close(descriptor);
     return -error;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The helper process of `rangeland verify`: performs system calls and accesses on request and reports what
-// the kernel made of them.
+// the kernel made of them. (As that of `rangeland compare` it is another program: replay.c.)
 //
 // Guarantee: the only free addresses of this process are the windows; what a script maps there merges with
 //   nothing outside. Nothing is allocated and no page of this program is touched for the first time while
@@ -15,6 +15,7 @@
 
 #define _GNU_SOURCE
 #include "Helper.h"
+#include "replay.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -314,8 +315,9 @@ static __attribute__((noinline)) void touch_stack(void) {
 }
 
 int main(int count, char **arguments) {
+  if (count == 4 && strcmp(arguments[1], "replay") == 0) return replay(atoi(arguments[2]), atoi(arguments[3]));
   if (count != 3) {
-    fputs("KernelHelper is started by `rangeland verify`.\n", stderr);
+    fputs("KernelHelper is started by `rangeland verify` and `rangeland compare`.\n", stderr);
     return 64;
   }
   int descriptor = atoi(arguments[1]);

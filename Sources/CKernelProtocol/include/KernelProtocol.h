@@ -162,6 +162,9 @@ int kp_near(const struct kp_window *windows, const struct kp_place *place, int64
 /// A hash of 4,096 bytes.
 uint64_t kp_hash(const void *page);
 
+/// Where the helper is: beside the program that asks. 0, or -errno: it cannot be run there.
+int kp_helper_path(char *path, size_t size);
+
 /// Anonymous shared memory for KP_PROCESSES channels: a descriptor that is inherited, or -errno.
 int kp_make_channel(void);
 

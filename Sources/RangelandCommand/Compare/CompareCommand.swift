@@ -19,13 +19,17 @@ struct CompareCommand: ParsableCommand {
       For the third part it replays what a program did to its address space on a Rangeland AddressSpace: one thread for each recorded \
       thread, as fast as the recorded order of overlapping operations allows. Prints for every policy how many \
       operations a second were done, what an operation costs, how long threads waited for locks, and which \
-      operations waited for which. A wait is false when nobody ahead worked on the same pages.
+      operations waited for which. A wait is false when nobody ahead worked on the same pages. Beside stands the kernel \
+      itself: the same calls in a helper process, at other addresses.
 
       Exit status 2: an operation came to something else than the recording says.
       """)
 
-  @Argument(help: "Recordings; without any, the one that ships with Rangeland.")
+  @Argument(help: "Recordings; without any, one of those that ship with Rangeland.")
   var files: [String] = []
+
+  @Flag(help: "Compares all recordings of programs that ship with Rangeland, and sums up.")
+  var all = false
 
   @Option(help: "Runs of every policy that are counted; figures are medians.")
   var rounds = 5
@@ -39,21 +43,37 @@ struct CompareCommand: ParsableCommand {
   var json = false
 
   func validate() throws {
+    if all && !files.isEmpty { throw ValidationError("--all takes no recordings") }
     if rounds < 1 || rounds > 1000 {
       throw ValidationError("--rounds takes a number from 1 to 1000")
     }
   }
 
   func run() throws {
-    let paths = try files.isEmpty ? [ShippedRecordings.path()] : files
+    let shipped = all ? ShippedRecordings.programs : [ShippedRecordings.fileName]
+    let paths = try files.isEmpty ? shipped.map { try ShippedRecordings.path($0) } : files
     // All are read first: a bad one is told before the work begins.
     let recordings = try paths.map { path in (path, try Recording(path: path)) }
     var results: [ComparedRecording] = []
     for (path, recording) in recordings { results.append(try compare(path, recording)) }
     if let html { try HTMLReport.write(results.map(\.page), to: html) }
     let report = CompareReport(recordings: results)
-    try Terminal.print(json ? report.json() : report.text())
+    try Terminal.print(json ? report.json() : report.text() + hint)
     if results.contains(where: { $0.comparison.mismatches > 0 }) { throw Difference() }
+  }
+
+  /// What else there is, for who named no recording.
+  private var hint: String {
+    func names(_ files: some Sequence<String>) -> String {
+      files.map { $0.split(separator: ".").first.map(String.init) ?? $0 }.joined(separator: ", ")
+    }
+    let written = names(ShippedRecordings.written)
+    if all {
+      return "\nleft out, since it was written to make every call: \(written)\n"
+    }
+    if !files.isEmpty { return "" }
+    let others = names(ShippedRecordings.programs.dropFirst())
+    return "\nother recordings ship: \(others); `rangeland compare --all` shows them too\n"
   }
 
   private func compare(_ path: String, _ recording: Recording) throws -> ComparedRecording {
@@ -107,10 +127,12 @@ struct ComparedRecording {
   var page: RecordingReport {
     var page = report
     page.costSubjects = comparison.rows.map { ".\($0.policy.rawValue)" }
+    let kernel = comparison.kernel.figures
+    if kernel != nil { page.costSubjects.append("the kernel") }
+    page.costNote = CompareReport.kernel(comparison.kernel)
     page.costs = OperationKind.allCases.compactMap { operation in
-      let found = comparison.rows.map { row in
-        row.byOperation.first { $0.operation == operation }
-      }
+      let found = (comparison.rows.map(\.byOperation) + (kernel.map { [$0.byOperation] } ?? []))
+        .map { costs in costs.first { $0.operation == operation } }
       guard let count = found.compactMap({ $0?.count }).max() else { return nil }
       return RecordingReport.Cost(
         operation: operation.name, count: count, nanoseconds: found.map { $0?.medianNanoseconds })

@@ -8,7 +8,14 @@ import RangelandReplay
 
 extension CompareReport {
   func text() -> String {
-    recordings.map { Self.text($0) }.joined(separator: "\n")
+    var text = recordings.map { Self.text($0) }.joined(separator: "\n")
+    if recordings.count > 1 {
+      text += "\n== In short ==\n"
+      for recording in recordings {
+        text += Self.wrapped("\(recording.name): \(recording.report.verdict.text)")
+      }
+    }
+    return text
   }
 
   private static func text(_ recording: ComparedRecording) -> String {
@@ -24,12 +31,16 @@ extension CompareReport {
     }
     text += "\n== Recorded ==\n" + recorded(recording.report.waits)
     text += "\n== Simulated ==\n" + recording.simulation.text()
-    text += "\n== Measured ==\n" + table(rows)
+    text += "\n== Measured ==\n" + table(recording.comparison)
     text += "\n" + warning + "\n" + waits(rows) + blocked(rows)
     text += "\n== Verdict ==\n" + wrapped(recording.report.verdict.text)
     for row in rows where row.mismatches > 0 {
       text += "\n\(row.policy): \(row.mismatches) operations came to something else than recorded\n"
       for example in row.examples { text += "  \(example)\n" }
+    }
+    if let kernel = recording.comparison.kernel.figures, kernel.mismatches > 0 {
+      text += "\nthe kernel: \(kernel.mismatches) operations came to something else than recorded\n"
+      for example in kernel.examples { text += "  \(example)\n" }
     }
     return text
   }
@@ -46,29 +57,39 @@ extension CompareReport {
       + "\n"
   }
 
-  private static func table(_ rows: [PolicyComparison.Row]) -> String {
-    var text = line("", rows.map { $0.policy.rawValue })
-    text += line("operations a second", rows.map { grouped($0.operationsPerSecond) })
-    text += line("elapsed, ms", rows.map { fixed($0.timed.seconds * 1e3, 1) })
+  private static func table(_ comparison: PolicyComparison) -> String {
+    let rows = comparison.rows
+    let kernel = comparison.kernel.figures
+    func line<Value>(
+      _ label: String, _ rows: [Value], _ kernel: Value?, _ cell: (Value) -> String
+    ) -> String {
+      Self.line(label, (rows + (kernel.map { [$0] } ?? [])).map(cell))
+    }
+    var text = line("", rows.map(\.policy.rawValue), kernel.map { _ in "kernel" }) { $0 }
     text += line(
-      "  least - most",
-      rows.map { row in
-        [row.times.first, row.times.last].map { fixed(Double($0 ?? 0) / 1e6, 0) }
-          .joined(separator: "-")
-      })
+      "operations a second", rows.map(\.operationsPerSecond), kernel?.operationsPerSecond, grouped)
+    text += line("elapsed, ms", rows.map(\.timed.nanoseconds), kernel?.timed.nanoseconds) {
+      fixed(Double($0) / 1e6, 1)
+    }
+    text += line("  least - most", rows.map(\.times), kernel?.times) { times in
+      [times.first, times.last].map { fixed(Double($0 ?? 0) / 1e6, 0) }.joined(separator: "-")
+    }
     text += line(
-      "waits for the recorded order, ms",
-      rows.map { fixed(Double($0.timed.dependencyNanoseconds) / 1e6, 1) })
-    text += line("results unlike the recording", rows.map { String($0.mismatches) })
+      "waits for the recorded order, ms", rows.map(\.timed.dependencyNanoseconds),
+      kernel?.timed.dependencyNanoseconds
+    ) { fixed(Double($0) / 1e6, 1) }
+    text += line(
+      "results unlike the recording", rows.map(\.mismatches), kernel?.mismatches, String.init)
     text += "\nmedian cost, ns\n"
+    let costs = rows.map(\.byOperation) + (kernel.map { [$0.byOperation] } ?? [])
     for operation in OperationKind.allCases {
-      let found = rows.map { row in row.byOperation.first { $0.operation == operation } }
+      let found = costs.map { costs in costs.first { $0.operation == operation } }
       guard let count = found.compactMap({ $0?.count }).max() else { continue }
-      text += line(
+      text += Self.line(
         "  \(operation.name) (\(count))",
         found.map { $0.map { String($0.medianNanoseconds) } ?? "-" })
     }
-    return text
+    return text + "\n" + wrapped(Self.kernel(comparison.kernel))
   }
 
   private static func waits(_ rows: [PolicyComparison.Row]) -> String {

@@ -33,6 +33,7 @@ struct CompareReport {
       ]), "recorded": recording.report.waits.map { document($0) } ?? .null,
       "simulated": recording.simulation.document(),
       "rows": .array(recording.comparison.rows.map(document)),
+      "kernel": document(recording.comparison.kernel),
     ])
   }
 
@@ -56,7 +57,7 @@ struct CompareReport {
     ])
   }
 
-  private static func document(_ cost: ReplayRun.Operation) -> JSON {
+  static func document(_ cost: ReplayRun.Operation) -> JSON {
     .object([
       "operation": .string(cost.operation.name), "count": .count(cost.count),
       "medianNanoseconds": .unsigned(cost.medianNanoseconds),

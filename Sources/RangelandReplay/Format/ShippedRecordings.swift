@@ -14,9 +14,17 @@ public enum ShippedRecordings {
   /// The one that `rangeland compare` takes when none is named.
   public static let fileName = "mariadb-connections.rangeland"
 
-  /// Its path; throws with the places that were searched.
-  public static func path() throws(RecordingError) -> String {
-    let places = candidates()
+  /// All of unmodified programs, that one first.
+  public static let programs = [
+    fileName, "java-threads.rangeland", "node-workers.rangeland", "python-threads.rangeland",
+  ]
+
+  /// Those of programs that were written to make calls: no figure of theirs says anything about programs.
+  public static let written = ["every-call.rangeland"]
+
+  /// The path of one; throws with the places that were searched.
+  public static func path(_ fileName: String = fileName) throws(RecordingError) -> String {
+    let places = candidates(fileName)
     for place in places where place.withPlatformString({ access($0, R_OK) }) == 0 {
       return place.string
     }
@@ -27,7 +35,7 @@ public enum ShippedRecordings {
       advice: "run from the checkout, or name a recording")
   }
 
-  private static func candidates() -> [FilePath] {
+  private static func candidates(_ fileName: String) -> [FilePath] {
     let inCheckout = "Sources/RangelandReplay/Resources/\(fileName)"
     var places: [FilePath] = []
     if let folder = executableFolder() {

@@ -65,6 +65,10 @@ struct Translation {
       self = Self.moveBreak(call, model, heap.start)
       return
     }
+    if call.kind == .remapFilePages {
+      self = Self.remapPages(call, model, surroundings)
+      return
+    }
     var programBreak = model.programBreak
     let effect = call.effect(programBreak: &programBreak)
     switch effect {
@@ -169,6 +173,23 @@ struct Translation {
     // Events are missing: it succeeded over a hole that we see.
     let pieces = model.pieces(of: range).map { step($0.start..<$0.end) }
     return Translation(pieces, effect, substituted: missing ?? "mprotect over a hole")
+  }
+
+  /// `remap_file_pages`: pages of a shared file mapping show others of the same file. Its effect is not the call's
+  /// alone, so the model learns it from here.
+  private static func remapPages(
+    _ call: RecordedCall, _ model: LayoutModel, _ surroundings: ReplaySurroundings
+  ) -> Translation {
+    let start = call.arguments[0] & ~4095
+    let (end, overflow) = start.addingReportingOverflow(call.arguments[1] & ~4095)
+    guard !overflow, end > start, let area = model.area(at: start), end <= area.end, area.isShared,
+      case .file(let number, _) = area.backing, call.arguments[3] < ReplayFiles.sizeLimit >> 12,
+      case let offset = call.arguments[3] << 12, offset + (end - start) <= surroundings.size(number)
+    else { return .nothing(call.kind.name) }
+    let new = RecordedArea(
+      start: start, end: end, protection: area.protection, isShared: true,
+      backing: .file(number, offset: offset))
+    return Translation(ReplayCall(.remapFilePages, call), start..<end, .map(new))
   }
 
   /// `mremap`, to where it went.

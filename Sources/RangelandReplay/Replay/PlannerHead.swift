@@ -48,6 +48,14 @@ enum PlannerEvent {
     }
   }
 
+  /// Those of its pages that have to be mapped before, if it `needsMappings`: where a move goes to is none of them.
+  func neededRanges(_ model: LayoutModel) -> [Range<UInt64>] {
+    if case .call(let call) = self, call.kind == .mremap {
+      return Array(ranges(model).prefix(1))
+    }
+    return ranges(model)
+  }
+
   /// Whether the recorded result is what the layout gives now.
   func isExplained(by model: LayoutModel) -> Bool {
     switch self {

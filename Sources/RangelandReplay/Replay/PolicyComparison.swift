@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A recording under every policy, interleaved.
+// A recording under every policy and on the kernel itself, interleaved.
 //
 // Mechanism: every round runs each policy twice, once for the clock and once with statistics on, because counting
-// waits costs time. Figures are those of the median run of their kind.
+// waits costs time; then the kernel once. Figures are those of the median run of their kind.
 
 import Rangeland
 
@@ -29,8 +29,11 @@ public struct PolicyComparison: Sendable {
   public var plan: ReplayPlan
   /// In the order of `LockPolicy.allCases`.
   public var rows: [Row]
+  /// The running kernel with the same calls, in a helper process.
+  public var kernel: KernelMeasurement
   public var rounds: Int
 
+  /// Of the policies: the kernel may refuse today what it once allowed (a limit, a file's kind).
   public var mismatches: Int { rows.reduce(0) { $0 + $1.mismatches } }
 
   /// Replays `plan` under each policy, `rounds` times each, after one run that is not counted.
@@ -48,6 +51,7 @@ public struct PolicyComparison: Sendable {
     let files = try ReplayFiles(sizes: plan.fileSizes)
     var timed: [LockPolicy: [ReplayRun]] = [:]
     var counted: [LockPolicy: [ReplayRun]] = [:]
+    var onKernel = KernelRounds(plan, files)
     for round in 0...rounds {
       for policy in policies {
         progress("round \(round)/\(rounds): \(policy)")
@@ -59,7 +63,10 @@ public struct PolicyComparison: Sendable {
         counted[policy, default: []].append(
           try Self.run(plan, policy, memory, files, statistics: true, isCancelled))
       }
+      progress("round \(round)/\(rounds): the kernel")
+      try onKernel.run(isCounted: round > 0, isCancelled)
     }
+    kernel = onKernel.measurement
     self.plan = plan
     self.rounds = rounds
     rows = policies.map { Self.row($0, timed[$0]!, counted[$0]!) }

@@ -70,7 +70,6 @@ extension CallKind {
     case .munlockall: .munlockall
     case .msync: .msync
     case .mseal: .mseal
-    case .remapFilePages: .remapFilePages
     default: nil
     }
   }

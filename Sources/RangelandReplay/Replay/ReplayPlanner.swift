@@ -123,7 +123,7 @@ struct ReplayPlanner {
   private mutating func placeUsers(of range: Range<UInt64>, before removal: PlannerEvent) {
     while true {
       let user = firstEvent(until: removal.exit) { other in
-        other.needsMappings && other.ranges(model).contains { $0.overlaps(range) }
+        other.needsMappings && other.neededRanges(model).contains { $0.overlaps(range) }
           && other.isExplained(by: model) && !isMapped(range, before: other.enter)
       }
       guard let user, bring(user) else { return }
@@ -235,7 +235,7 @@ struct ReplayPlanner {
       translation = Translation(call, model, surroundings)
       // Also where the effect is none: the break moves.
       model.apply(call)
-      if call.errno != nil { model.apply(translation.effect) }
+      if call.errno != nil || call.kind == .remapFilePages { model.apply(translation.effect) }
     case .fault(let fault):
       translation = Translation(fault, model)
       model.apply(translation.effect)

@@ -64,6 +64,9 @@ struct ReplaySurroundings {
     Self.canMap(offset, length) ? Int32(number ?? nameless) : nil
   }
 
+  /// How long the file that stands for a recorded one is, in bytes.
+  func size(_ number: Int?) -> UInt64 { fileSizes[number ?? nameless] }
+
   /// How a mapping that was there at the start is made.
   func mapping(at area: RecordedArea) -> Translation {
     let place = area.start..<area.end

@@ -144,6 +144,7 @@ public enum HTMLReport {
 
   private static func measured(_ report: RecordingReport) -> String {
     "<h3>Measured</h3>\n<p>Median cost of an operation, replayed as fast as the recorded order allows; nanoseconds.</p>\n"
+      + (report.costNote.isEmpty ? "" : "<p class=\"soft\">\(report.costNote.escaped)</p>\n")
       + table(
         ["operation", "count"] + report.costSubjects,
         report.costs.map { cost in

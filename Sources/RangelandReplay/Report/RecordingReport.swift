@@ -33,6 +33,8 @@ public struct RecordingReport: Sendable {
   /// The heads of the columns of `costs`.
   public var costSubjects: [String] = []
   public var costs: [Cost] = []
+  /// What is to be said of the costs.
+  public var costNote = ""
 
   /// - Parameter name: of the recording's file.
   public init(

@@ -194,13 +194,13 @@ public final class KernelProcess {
 
   /// Beside the executable, where SwiftPM builds it.
   private static func helperPath() throws(VerifyError) -> FilePath {
-    let folder = withUnsafeTemporaryAllocation(of: CChar.self, capacity: Int(PATH_MAX) + 1) {
-      let length = readlink("/proc/self/exe", $0.baseAddress!, Int(PATH_MAX))
-      $0[max(0, length)] = 0
-      return FilePath(platformString: $0.baseAddress!).removingLastComponent()
+    var status: Int32 = 0
+    let path = withUnsafeTemporaryAllocation(of: CChar.self, capacity: Int(PATH_MAX)) {
+      $0.initialize(repeating: 0)
+      status = kp_helper_path($0.baseAddress, $0.count)
+      return FilePath(platformString: $0.baseAddress!)
     }
-    let path = folder.appending("KernelHelper")
-    guard path.withPlatformString({ access($0, X_OK) }) == 0 else {
+    guard status == 0 else {
       throw VerifyError(
         "there is no \(path): the helper is built with the package and stays beside the program")
     }

@@ -53,6 +53,31 @@ import Testing
       #expect(costs.map { $0["operation"] as? String } == ["map", "unmap", "fault", "break"])
       #expect(costs.allSatisfy { $0["count"] as? Int == 1 })
     }
+    let kernel = try #require(recording["kernel"] as? [String: Any])
+    #expect(kernel["unavailable"] == nil, "\(kernel)")
+    #expect(kernel["operations"] as? Int == 4 && kernel["resultMismatches"] as? Int == 0)
+    #expect((kernel["release"] as? String)?.isEmpty == false)
+    #expect(kernel["leftOut"] as? [String: Int] == [:])
+    for key in ["elapsedSeconds", "operationsPerSecond", "dependencyWaitSeconds", "faults"] {
+      #expect(kernel[key] is NSNumber, "\(key)")
+    }
+    let costs = try #require(kernel["byOperation"] as? [[String: Any]])
+    #expect(costs.map { $0["operation"] as? String } == ["map", "unmap", "fault", "break"])
+  }
+
+  @Test func `without its helper the kernel is left out, with a word`() throws {
+    let folder = try TemporaryFolder()
+    try write(small, to: folder.path + "/r")
+    let run = try Tool.shell(
+      """
+      cd "$1"; mkdir alone; ln "$TOOL" alone/rangeland 2> /dev/null || cp "$TOOL" alone/rangeland
+      alone/rangeland compare r --rounds 1 --html page && grep -c 'was not measured' page
+      """, [folder.path])
+    #expect(run.status == 0 && run.errors.isEmpty, "\(run.errors)")
+    let text = run.output.replacingOccurrences(of: "\n", with: " ")
+    #expect(text.contains("the kernel itself was not measured: there is no "), "\(text)")
+    #expect(text.contains("/alone/KernelHelper: the helper is built with the package"))
+    #expect(run.output.hasSuffix("\n1\n"))
   }
 
   @Test func `text says what the waits are`() throws {
@@ -61,6 +86,9 @@ import Testing
     let run = try Tool.shell("cd \"$1\" && $TOOL compare r --rounds 1", [folder.path])
     #expect(run.status == 0 && run.errors.isEmpty, "\(run.errors)")
     #expect(run.output.contains("r: program, 2 threads, 4 operations"))
+    #expect(run.output.contains("perVMA       kernel\n"))
+    #expect(run.output.contains("with the same calls in a helper process"))
+    #expect(!run.output.contains("other recordings ship"))
     #expect(
       run.output.contains(
         "replayed without think time: these waits compare policies; they are not what the program waited"
@@ -87,8 +115,10 @@ import Testing
     let folder = try TemporaryFolder()
     try write([beginning(0, at: 0)], to: folder.path + "/r")
     let run = try Tool.shell(
-      "cd \"$1\"; $TOOL compare r; echo $?; $TOOL compare r --rounds 0; echo $?", [folder.path])
-    #expect(run.output == "1\n64\n")
+      "cd \"$1\"; $TOOL compare r; echo $?; $TOOL compare r --rounds 0; echo $?; $TOOL compare r --all; echo $?",
+      [folder.path])
+    #expect(run.output == "1\n64\n64\n")
+    #expect(run.errors.contains("--all takes no recordings"))
     #expect(run.errors.contains("r: the recording holds no operation to replay"))
   }
 

@@ -84,6 +84,23 @@ import Testing
     #expect(made.substituted.isEmpty)
   }
 
+  @Test func `a move to where an unmap was under way came after it`() throws {
+    let made = try plan([
+      beginning(0, at: 0), beginning(1, at: 0), map(Self.base, 4, thread: 0, at: 1, to: 2),
+      map(Self.base + 0x10_0000, 2, thread: 1, at: 3, to: 4),
+      unmap(Self.base, 4, thread: 0, at: 10, to: 30),
+      call(
+        .mremap, CallArguments(Self.base + 0x10_0000, 8192, 16384, 1, 0), thread: 1, at: 11,
+        to: 29, result: Int64(Self.base)),
+      call(
+        .mremap, CallArguments(Self.base, 16384, 8192, 0, 0), thread: 1, at: 40,
+        result: Int64(Self.base)),
+    ])
+    #expect(made.substituted.isEmpty, "\(made.substituted)")
+    #expect(waits(made, 1, 1) == [[0, 2]])
+    #expect(waits(made, 0, 1).isEmpty)
+  }
+
   @Test func `a fault beside an unmap came before it, one after its map comes after that`() throws {
     let made = try plan([
       beginning(0, at: 0), beginning(1, at: 0), map(Self.base, 4, thread: 0, at: 1, to: 2),
@@ -187,6 +204,28 @@ import Testing
       ).run { false }
       #expect(run.mismatches == 0, "\(policy): \(run.examples)")
     }
+  }
+
+  @Test func `pages of a file are shown elsewhere, by this call and by the kernel`() throws {
+    let made = try plan([
+      beginning(0, at: 0),
+      call(
+        .mmap, CallArguments(0, 8 * 4096, 3, 1, 3, 4096), at: 1, result: Int64(Self.base),
+        file: nil),
+      call(.remapFilePages, CallArguments(Self.base + 4096, 8192, 0, 6, 0), at: 3),
+      fault(Self.base + 4096, at: 5),
+      // Further than the file is long as far as the recording tells: not made.
+      call(.remapFilePages, CallArguments(Self.base, 4096, 0, 1 << 20, 0), at: 7),
+    ])
+    #expect(words(made, 0) == ["call", "call", "fault"])
+    #expect(made.substituted.map(\.kind) == ["remap_file_pages"])
+    #expect(made.finalLayout.count == 3)
+    let files = try ReplayFiles(sizes: made.fileSizes)
+    for policy in LockPolicy.allCases {
+      let run = try Replay(made, AddressSpace(policy: policy), files).run { false }
+      #expect(run.mismatches == 0, "\(policy): \(run.examples)")
+    }
+    #expect(try KernelReplay(made, files).run { false }.mismatches == 0)
   }
 
   @Test func `what the product does not have is applied by its effect and counted`() throws {
