@@ -13,8 +13,8 @@ import PackagePlugin
 struct ExploredSources: BuildToolPlugin {
   /// By name: the build system would not notice a new file in a folder that it does not know.
   private static let lists = [
-    "bounds", "directory", "waiting", "giving-up", "tasks", "whole", "observed", "stripes",
-    "throughput", "semaphore",
+    "bounds", "directory", "waiting", "giving-up", "groups", "tasks", "whole", "observed",
+    "stripes", "throughput", "semaphore",
   ]
 
   func createBuildCommands(context: PluginContext, target: any Target) throws -> [Command] {

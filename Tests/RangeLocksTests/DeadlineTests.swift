@@ -145,7 +145,7 @@ extension LockTests {
         hold.release()
         return true
       }
-      while lock.waiterCount < 2 { await Task.yield() }
+      while lock.waiterCount < 3 { await Task.yield() }
       held.release()
       let areGranted = (try await task.value, try await group.value)
       #expect(areGranted == (true, true))

@@ -93,8 +93,9 @@ extension LockTests {
           journal.note("group")
           hold.release()
         }
-        waitUntil { lock.waiterCount == 1 }
-        // The other range waits with the group, although nobody holds it.
+        // Both ranges wait, although nobody holds the other.
+        waitUntil { lock.waiterCount == 2 }
+        #expect(lock.holdCount == 1)
         #expect(!lock.isFree(over: KeyRange(1000...1000), .read))
         let expired =
           lock.lock(
@@ -106,6 +107,63 @@ extension LockTests {
         held.release()
         group.join()
         #expect(lock.holdCount == 0)
+      }
+    }
+
+    @Test(arguments: [true, false])
+    func
+      `An upgrade goes in front of a group that waits, whichever of its ranges nobody else wants`(
+        _ whole: Bool
+      )
+    {
+      withWatchdog("upgrade before a group") {
+        let lock = makeLock(.init(granuleShift: 4, usesWholeLockMode: whole))
+        let journal = Journal()
+        var hold = lock.lock(over: KeyRange(0...99), .upgradeableRead)
+        let group = TestThread {
+          let both = lock.lock(overAll: [
+            .init(KeyRange(20...20), .read), .init(KeyRange(90...95), .write),
+          ])
+          journal.note("group")
+          both.release()
+        }
+        waitUntil { lock.waiterCount == 2 }
+        // Nothing is held in part, so there is nobody to wait for.
+        hold.upgrade()
+        journal.note("upgrade")
+        #expect(!lock.isFree(over: KeyRange(20...20), .read))
+        hold.release()
+        group.join()
+        #expect(journal.all == ["upgrade", "group"])
+        #expect(lock.holdCount == 0)
+      }
+    }
+
+    @Test func `A group looks again at a range that an upgrade has come to stand in front of`() {
+      withWatchdog("group looks again") {
+        let lock = makeLock(.init(granuleShift: 4))
+        let journal = Journal()
+        let low = Held(lock.lock(over: KeyRange(0...9), .write))
+        let high = Held(lock.lock(over: KeyRange(100...109), .write))
+        let group = TestThread {
+          let both = lock.lock(overAll: [
+            .init(KeyRange(5...5), .read), .init(KeyRange(100...100), .write),
+          ])
+          journal.note("group")
+          both.release()
+        }
+        waitUntil { lock.waiterCount == 2 }
+        // Now it waits for the other range only.
+        low.release()
+        var hold = lock.lock(over: KeyRange(0...9), .upgradeableRead)
+        hold.upgrade()
+        high.release()
+        // It was not granted in this thread's release: the writer is in front.
+        #expect(lock.waiterCount == 2 && lock.holdCount == 1)
+        journal.note("upgrade")
+        hold.release()
+        group.join()
+        #expect(journal.all == ["upgrade", "group"])
       }
     }
 
@@ -139,7 +197,7 @@ extension LockTests {
                 KeyRange(first...min(255, first + size)), random.chance(50) ? .read : .write)
             }
             let hold: RangeSetHold?
-            switch random.below(4) {
+            switch random.below(5) {
             case 0: hold = lock.tryLock(overAll: requests)
             case 1:
               hold = lock.lock(
@@ -150,6 +208,21 @@ extension LockTests {
               let keys = Int(single.range.first)...Int(single.range.last)
               owners.enter(keys, single.mode, seed: seeds.seed)
               owners.leave(keys, single.mode)
+              single.release()
+              continue
+            case 3:
+              // Becomes a writer in front of groups that wait for it.
+              var single = lock.lock(over: requests[0].range, .upgradeableRead)
+              let keys = Int(single.range.first)...Int(single.range.last)
+              owners.enter(keys, .read, seed: seeds.seed)
+              owners.leave(keys, .read)
+              if random.chance(30) {
+                _ = single.upgrade(deadline: rl_monotonic_ns() + random.below(20_000))
+              } else {
+                single.upgrade()
+              }
+              owners.enter(keys, single.mode == .write ? .write : .read, seed: seeds.seed)
+              owners.leave(keys, single.mode == .write ? .write : .read)
               single.release()
               continue
             default: hold = lock.lock(overAll: requests)

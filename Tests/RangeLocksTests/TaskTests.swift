@@ -85,7 +85,7 @@ extension LockTests {
         ])
         hold.release()
       }
-      await waitInTask { lock.waiterCount == 1 }
+      await waitInTask { lock.waiterCount == 3 }
       #expect(!lock.isFree(over: KeyRange(0...0), .read))
       group.cancel()
       await #expect(throws: CancellationError.self) { try await group.value }

@@ -85,7 +85,7 @@ public final class IntervalTreeLock: @unchecked Sendable {
     defer { latch.pointee.unlock() }
     var count = 0
     queue.pointee.tree.forEach(overlapping: .all) { entry in
-      if entry.pointer.pointee.state.load(ordering: .relaxed) & Entry.countMask != 0 { count += 1 }
+      if entry.pointer.pointee.state.load(ordering: .relaxed) & ~Entry.parked != 0 { count += 1 }
       return true
     }
     return count
@@ -154,7 +154,8 @@ extension IntervalTreeLock {
     }
     while true {
       let old = entry.pointer.pointee.state.bitwiseOr(Entry.parked, ordering: .acquiring).oldValue
-      if old & Entry.countMask == 0 { return }
+      // Its count is all of the word but this flag: there may be many in front.
+      if old & ~Entry.parked == 0 { return }
       _ = rl_futex_wait(entry.stateAddress, old | Entry.parked, .max)
     }
   }

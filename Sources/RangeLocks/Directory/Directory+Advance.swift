@@ -30,7 +30,10 @@ extension Directory {
     var next = waiting
     while let waiter = next.map(EntryRef.init) {
       next = waiter.waiting.pointee.next
-      if waiter.range.overlaps(range), waiter.pointer.pointee.mode.conflicts(with: mode) {
+      // What waits for several ranges looks for itself.
+      if waiter.pointer.pointee.state.load(ordering: .relaxed) & Entry.grouped == 0,
+        waiter.range.overlaps(range), waiter.pointer.pointee.mode.conflicts(with: mode)
+      {
         entry.push(waiter, pool)
       } else {
         advance(waiter)
@@ -66,11 +69,18 @@ extension Directory {
   ///
   /// It was published long ago and was seen by all that came later, so one shard after the other may be looked at.
   private func queueAgain(_ waiter: EntryRef) -> Bool {
-    let isUpgrade =
-      waiter.pointer.pointee.state.load(ordering: .relaxed) & Entry.upgrading != 0
-    var examination = Examination(self, waiter, isUpgrade ? .upgrade : .queue)
-    let range = waiter.range
-    let level = waiter.pointer.pointee.level
+    let state = waiter.pointer.pointee.state.load(ordering: .relaxed)
+    if state & Entry.grouped != 0 { return queueAgain(EntryGroup(waiter)) }
+    return queueAgain(waiter, waiter, state & Entry.upgrading != 0 ? .upgrade : .queue)
+  }
+
+  /// Looks for who is in front of `entry`, one range of `waiter`'s; true if there is somebody, who has `waiter` now.
+  func queueAgain(
+    _ entry: EntryRef, _ waiter: EntryRef, _ purpose: Examination.Purpose
+  ) -> Bool {
+    var examination = Examination(self, entry, purpose, waiter: waiter)
+    let range = entry.range
+    let level = entry.pointer.pointee.level
     let inUse = header.pointee.levelsInUse.load(ordering: .sequentiallyConsistent)
     var coarser = (inUse &>> UInt64(level)) &>> 1
     var other = level

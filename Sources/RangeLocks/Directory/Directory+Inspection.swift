@@ -70,7 +70,7 @@ extension Directory {
   }
 
   private func tell(_ entry: EntryRef, _ body: (EntryRef, RangeLock.Request.State, Int) -> Void) {
-    let state = entry.pointer.pointee.state.load(ordering: .relaxed)
+    let state = entry.decisive.pointer.pointee.state.load(ordering: .relaxed)
     if state & Entry.standing != 0 {
       let inside = readersInside(entry)
       if inside > 0 { body(entry, .holding, inside) }

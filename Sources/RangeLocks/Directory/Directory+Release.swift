@@ -61,17 +61,23 @@ extension Directory {
   /// Takes back what waits, a request or an upgrade; false if the grant came first.
   func takeBack(_ entry: EntryRef) -> Bool {
     // Set for good before anybody could see it.
-    entry.pointer.pointee.state.load(ordering: .relaxed) & Entry.upgrading == 0
-      ? cancel(entry) : takeBackUpgrade(entry)
+    let state = entry.pointer.pointee.state.load(ordering: .relaxed)
+    if state & Entry.upgrading != 0 { return takeBackUpgrade(entry) }
+    return state & Entry.grouped == 0 ? cancel(entry) : takeBack(EntryGroup(entry))
   }
 
   /// Takes back a request that has not been granted; false if the grant came first.
-  func cancel(_ entry: EntryRef) -> Bool {
+  private func cancel(_ entry: EntryRef) -> Bool {
     if !renounce(entry) { return false }
-    unlink(entry)
-    letGoDependents(entry)
+    withdraw(entry)
     entry.drop(pool)
     return true
+  }
+
+  /// Takes a request that has given up out of its shards. The blocks stay.
+  func withdraw(_ entry: EntryRef) {
+    unlink(entry)
+    letGoDependents(entry)
   }
 
   /// Marks what waits as given up; false if the grant came first. The caller drops one when it is done with it.

@@ -49,6 +49,9 @@ struct Entry: ~Copyable {
 
   /// Flags of `state`.
   ///
+  /// Of a linked entry: it is one of several ranges that have to wait together, and what has become of them is said in
+  /// `decisive`. Of that one, which is in no shard: it waits for several ranges (`EntryGroup`).
+  static let grouped: UInt32 = 1 << 7
   /// Nobody was in front, and nobody holds it on a stack: the waiting thread looks by itself.
   static let invited: UInt32 = 1 << 23
   /// It waited, and has a stamp: who came later than another that waited. Changes only under all home latches.
@@ -70,7 +73,7 @@ struct Entry: ~Copyable {
   static let continuationOffset = 120
   /// Of `thread`: unless a task is suspended, the time since when it waits or holds is at `continuationOffset`.
   static let sinceBit: UInt16 = 1 << 15
-  static let countMask: UInt32 = passOne - 1
+  static let countMask: UInt32 = grouped - 1
 }
 
 /// The second line of an entry's block.
@@ -83,7 +86,8 @@ struct EntryTail: ~Copyable {
 
 /// What an entry needs to wait.
 struct Waiting {
-  /// The next entry on the same stack of dependents. Whoever pushes sets it.
+  /// The next entry on the same stack of dependents. Whoever pushes sets it. Of one of several ranges, which is on no
+  /// stack: the entry that waits for all of them.
   var next: UnsafeMutableRawPointer?
   /// A greater one came later. Set before the entry is linked; see "Stamps" in docs/range-lock.md.
   var stamp: UInt64
@@ -239,15 +243,22 @@ extension EntryRef {
     return pointer.pointee.state.load(ordering: .relaxed) & Entry.cancelled == 0
   }
 
+  /// The entry whose state says whether self is granted. Needs a home latch of self, which is linked.
+  var decisive: EntryRef {
+    pointer.pointee.state.load(ordering: .relaxed) & Entry.grouped == 0
+      ? self : EntryRef(waiting.pointee.next.unsafelyUnwrapped)
+  }
+
   /// Comes to stand in front of self, which waits: who is about to grant it will look again. False if it was
   /// granted before. Needs a home latch of self, and of who comes to stand in front.
   func standInFront() -> Bool {
-    var old = pointer.pointee.state.load(ordering: .relaxed)
+    let state = decisive.pointer
+    var old = state.pointee.state.load(ordering: .relaxed)
     while true {
       if old & Entry.cancelled != 0 { return true }
       if old & Entry.countMask == 0 { return false }
       // Relaxed: who looks again finds everything under our latches.
-      let result = pointer.pointee.state.compareExchange(
+      let result = state.pointee.state.compareExchange(
         expected: old, desired: old | Entry.again, ordering: .relaxed)
       if result.exchanged { return true }
       old = result.original
@@ -284,7 +295,7 @@ extension EntryRef {
   private func granted(_ old: UInt32, _ pool: NodePool) {
     if old & Entry.countMask != 1 { return }
     if old & Entry.cancelled != 0 {
-      recycle(pool)
+      if old & Entry.grouped != 0 { EntryGroup(self).recycle(pool) } else { recycle(pool) }
     } else if old & Entry.suspended != 0 {
       // The task does not go on, nor the entry away, before it is resumed.
       continuation.pointee.resume(returning: true)

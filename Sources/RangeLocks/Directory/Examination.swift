@@ -23,17 +23,22 @@ struct Examination {
   let directory: Directory
   let entry: EntryRef
   let purpose: Purpose
+  /// What is put on the stack of who stands in front: `entry`, or what waits for several ranges.
+  let waiter: EntryRef
   /// While finer levels are scanned: the granule that the scan is about.
   var watched = KeyRange.all
   /// Whether an entry overlapped the watched granule, conflicting or not.
   var sawWatched = false
-  /// Whether there is a conflict; if it is one to wait for, `entry` is on its stack, and others may have it.
+  /// Whether there is a conflict; if it is one to wait for, `waiter` is on its stack, and others may have it.
   var isOver = false
 
-  init(_ directory: Directory, _ entry: EntryRef, _ purpose: Purpose) {
+  init(
+    _ directory: Directory, _ entry: EntryRef, _ purpose: Purpose, waiter: EntryRef? = nil
+  ) {
     self.directory = directory
     self.entry = entry
     self.purpose = purpose
+    self.waiter = waiter ?? entry
   }
 
   /// What is in no way in its own: the request, or the hold that it is to change.
@@ -64,7 +69,7 @@ struct Examination {
         && (directory.header.pointee.mostPasses == 0 || !directory.passWaiters(shard, range, mode))
     case .queue:
       if let blocker = tree.pointee.lastBlocker(of: range, mode, entry.waiting.pointee.stamp) {
-        blocker.push(entry, directory.pool)
+        blocker.push(waiter, directory.pool)
         isOver = true
       }
     case .upgrade, .tryUpgrade:
@@ -80,7 +85,8 @@ struct Examination {
     }
   }
 
-  /// Whether an overlapping entry is a reader that holds.
+  /// Whether an overlapping entry is a reader that holds. One of several ranges holds when all of them do: an upgrade never
+  /// waits for who waits.
   private func stopsUpgrade(_ other: EntryRef) -> Bool {
     if other == own { return false }
     if other.pointer.pointee.state.load(ordering: .relaxed) & Entry.upgrading != 0 { return true }

@@ -2,10 +2,11 @@
 //
 // Several ranges at once: one decision, one place in the queue.
 //
-// Guarantee: of two conflicting requests one is published completely before the other, whatever ranges they have;
-// so no cycle of waiters is possible. A try publishes all ranges or none.
+// Guarantee: of two conflicting requests one is published completely before the other, whatever ranges they have, and
+// all ranges are granted in one step; so no cycle of waiters is possible. A try publishes all ranges or none.
 // Mechanism: as a slow acquire, with the home shards of all ranges and every other occupied shard that could hold
-// a conflict latched together; then an entry for each range. Facts are cleared, never set or relied on.
+// a conflict latched together; then an entry for each range. Facts are cleared, never set or relied on. How it waits: see
+// Directory+GroupWait.swift.
 // Cost: a latch for each shard looked at; a bitmap of all shards on the stack.
 // Lock order inside: as everywhere, coarser level first, in a level the lower shard address first.
 
@@ -15,8 +16,7 @@ import Synchronization
 extension Directory {
   /// Asks for all pieces; the group's entries are granted or wait. Nil when there is no memory now.
   func makeGroup(_ pieces: UnsafeBufferPointer<RangeRequest>) -> EntryGroup? {
-    guard let block = pool.take() else { return nil }
-    let group = EntryGroup(block)
+    guard let group = pool.take().map(EntryGroup.init(block:)) else { return nil }
     for piece in pieces {
       guard let entry = pool.take().map(EntryRef.init) else {
         discard(group)
@@ -40,10 +40,7 @@ extension Directory {
   }
 
   /// Gives back a group whose entries are in no list.
-  func discard(_ group: EntryGroup) {
-    group.visitAll { $0.recycle(pool) }
-    group.giveBlocks(pool)
-  }
+  func discard(_ group: EntryGroup) { group.recycle(pool) }
 
   /// Publishes the group in one step; the outcomes are those of `acquireSlow`.
   func publish(_ group: EntryGroup, mayWait: Bool) -> Outcome {
@@ -65,10 +62,8 @@ extension Directory {
           unlock(shards)
           return .moved
         }
-        if !findOccupied(group, besides: shards, more),
-          let outcome = decide(group, shards, more, mayWait: mayWait)
-        {
-          return outcome
+        if !findOccupied(group, besides: shards, more) {
+          return decide(group, shards, mayWait: mayWait)
         }
         forEachHome(of: group) { $0.lower() }
         unlock(shards)
@@ -78,12 +73,13 @@ extension Directory {
     }
   }
 
-  /// Examines what is latched, publishes or not, and lets go; nil, and nothing done, if `more` has to be latched first.
+  /// Examines what is latched, publishes or not, and lets go.
   private func decide(
-    _ group: EntryGroup, _ shards: LevelShards, _ more: LevelShards, mayWait: Bool
-  ) -> Outcome? {
+    _ group: EntryGroup, _ shards: LevelShards, mayWait: Bool
+  ) -> Outcome {
     var isFree = true
     group.visitAll { entry in
+      if !isFree { return }
       var examination = Examination(self, entry, .look)
       forEach(shards) { examination.examine($0) }
       if examination.isOver { isFree = false }
@@ -93,14 +89,8 @@ extension Directory {
       unlock(shards)
       return .refused
     }
-    // One stamp for all: of two groups one is behind the other with every range.
-    let stamp = isFree ? 0 : nextStamp()
-    // Who has a smaller one raised its counts before, but perhaps after our look for occupied shards. A range that has
-    // nobody in front is granted below, and does not look again: see "Stamps" in docs/range-lock.md.
-    if !isFree, findOccupied(group, besides: shards, more) { return nil }
-    var waits = false
+    let waits = !isFree && isQueued(group, shards)
     group.visitAll { entry in
-      if !isFree, isQueued(entry, stamp, shards) { waits = true }
       let level = level(of: entry.range)
       link(entry, level, homes(level, entry.range))
     }
@@ -109,16 +99,20 @@ extension Directory {
     return waits ? .queued : .granted
   }
 
-  /// Puts one range of a group behind somebody, if there is anybody in front.
-  private func isQueued(_ entry: EntryRef, _ stamp: UInt64, _ shards: LevelShards) -> Bool {
-    entry.waiting.pointee.stamp = stamp
-    entry.pointer.pointee.state.store(Entry.stamped | Self.unpassable | 1, ordering: .relaxed)
-    var examination = Examination(self, entry, .queue)
-    forEach(shards) { examination.examine($0) }
-    if !examination.isOver {
-      entry.pointer.pointee.state.store(Entry.stamped, ordering: .relaxed)
+  /// Puts the group behind somebody who is in front of one of its ranges, if there is anybody. As in `acquireSlow`: with
+  /// nobody in front it is granted without a stamp.
+  private func isQueued(_ group: EntryGroup, _ shards: LevelShards) -> Bool {
+    // One stamp for all: of two groups one is behind the other with every range.
+    group.prepareToWait(stamp: nextStamp(), Self.unpassable)
+    var isQueued = false
+    group.visitAll { entry in
+      if isQueued { return }
+      var examination = Examination(self, entry, .queue, waiter: group.waiter)
+      forEach(shards) { examination.examine($0) }
+      isQueued = examination.isOver
     }
-    return examination.isOver
+    if !isQueued { group.visitAll { $0.pointer.pointee.state.store(0, ordering: .relaxed) } }
+    return isQueued
   }
 
   /// Finds the occupied shards that are not in `shards` and could hold a conflict; true if there are. Needs the
@@ -196,104 +190,5 @@ private struct LevelShards {
 
   func contains(_ level: Int, _ index: Int) -> Bool {
     words[2 * level + index / 64] >> UInt64(index % 64) & 1 != 0
-  }
-}
-
-// MARK: - Waiting
-
-extension Directory {
-  /// Publishes and waits until all ranges are granted; nil when the deadline passed first.
-  func acquireGroup(
-    _ pieces: UnsafeBufferPointer<RangeRequest>, deadline: UInt64, _ site: CallSite
-  ) -> EntryGroup? {
-    if deadline == .max { checkOrder(pieces, site) }
-    return observing(pieces) { acquireGroupPatiently(pieces, deadline: deadline, site) }
-  }
-
-  /// Tells an observer of the request that `body` makes.
-  private func observing(
-    _ pieces: UnsafeBufferPointer<RangeRequest>, _ body: () -> EntryGroup?
-  ) -> EntryGroup? {
-    if !isObserved { return body() }
-    for piece in pieces { tellStarted(piece.range, piece.mode) }
-    let group = body()
-    tellEnded(pieces, group)
-    return group
-  }
-
-  private func acquireGroupPatiently(
-    _ pieces: UnsafeBufferPointer<RangeRequest>, deadline: UInt64, _ site: CallSite
-  ) -> EntryGroup? {
-    while true {
-      guard let group = makeGroup(pieces) else {
-        if deadline != .max, rl_monotonic_ns() >= deadline { return nil }
-        rl_yield()
-        continue
-      }
-      switch publishInDirectory(group, mayWait: true) {
-      case .granted: return group
-      case .queued:
-        counters.add(.contended)
-        let note = noteWait(group, site, canGiveUp: deadline != .max)
-        let isGranted = wait(group, deadline: deadline)
-        note.end()
-        if !isGranted { return nil }
-        counters.add(.handOffs)
-        return group
-      case .refused, .noMemory, .moved:
-        discard(group)
-        if deadline != .max, rl_monotonic_ns() >= deadline { return nil }
-        rl_yield()
-      }
-    }
-  }
-
-  /// Takes all ranges if nothing conflicts.
-  func tryAcquireGroup(_ pieces: UnsafeBufferPointer<RangeRequest>) -> EntryGroup? {
-    observing(pieces) {
-      guard let group = makeGroup(pieces) else { return nil }
-      if publishInDirectory(group, mayWait: false) == .granted { return group }
-      discard(group)
-      return nil
-    }
-  }
-
-  func publishInDirectory(_ group: EntryGroup, mayWait: Bool) -> Outcome {
-    while true {
-      if !isOpen { leaveWhole() }
-      let outcome = publish(group, mayWait: mayWait)
-      if outcome != .moved { return outcome }
-    }
-  }
-
-  /// Waits for every entry; when one gives up, all are taken back.
-  private func wait(_ group: EntryGroup, deadline: UInt64) -> Bool {
-    var place = 0
-    while let entry = group[place] {
-      if !wait(entry, deadline: deadline) {
-        takeBack(group, except: place)
-        return false
-      }
-      place += 1
-    }
-    return true
-  }
-
-  /// Ends or cancels all entries but one that is gone.
-  func takeBack(_ group: EntryGroup, except gone: Int) {
-    var place = 0
-    while let entry = group[place] {
-      // A granted one is not to be cancelled.
-      if place != gone, !cancel(entry) { release(entry) }
-      place += 1
-    }
-    group.giveBlocks(pool)
-  }
-
-  /// Ends a granted group.
-  func release(_ group: EntryGroup) {
-    if isObserved { group.visitAll { tellReleased($0) } }
-    group.visitAll { release($0) }
-    group.giveBlocks(pool)
   }
 }

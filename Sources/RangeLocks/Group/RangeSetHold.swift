@@ -40,8 +40,9 @@ public struct RangeSetHold: ~Copyable, @unchecked Sendable {
 
 extension RangeLock {
   /// Locks several ranges in one step, waiting for conflicting requests that came before: polls briefly, then
-  /// sleeps. All ranges take one place in the queue, so requests for several ranges do not deadlock with each
-  /// other, whatever the order of their ranges. Where ranges overlap the strongest mode counts.
+  /// sleeps. All ranges take one place in the queue, and none is held before all are, so requests for several ranges do not
+  /// deadlock with each other, whatever the order of their ranges, nor with upgrades. Where ranges overlap the strongest
+  /// mode counts.
   ///
   /// Everything written under conflicting holds that ended before is visible.
   ///

@@ -20,8 +20,9 @@ extension RangeHold {
   /// that hold. Writers that wait go on waiting behind this hold. A writing hold stays as it is.
   ///
   /// What was read under the hold is still true afterwards: no writer comes between. Nobody else can wait for an
-  /// upgrade of the same keys, so this cannot deadlock with another one; it does wait for ever when the same
-  /// thread holds a key for reading once more, which checked builds report.
+  /// upgrade of the same keys, so this cannot deadlock with another one, nor with a request for several ranges, which it goes
+  /// before while that waits; it does wait for ever when the same thread holds a key for reading once more, which checked
+  /// builds report.
   ///
   /// - Precondition: the mode is not `.read`; for that there is `tryUpgrade()`.
   @available(*, noasync, message: "blocks the thread; use the asynchronous upgrade")

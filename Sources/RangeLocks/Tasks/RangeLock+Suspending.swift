@@ -111,7 +111,7 @@ extension RangeLock {
       case .queued:
         directory.counters.add(.contended)
         let note = directory.noteWait(group, site, canGiveUp: deadline != .max)
-        let isGranted = await suspend(group, deadline: deadline, alarm, note)
+        let isGranted = await directory.suspend(group.waiter, deadline: deadline, alarm, note)
         note.end()
         if let alarm { directory.pool.give(alarm.raw) }
         if !isGranted { return try gaveUp() }
@@ -123,21 +123,6 @@ extension RangeLock {
         if !(try await waitForMemory(deadline: deadline)) { return nil }
       }
     }
-  }
-
-  /// Waits for every entry; when one gives up, all are taken back.
-  private func suspend(
-    _ group: EntryGroup, deadline: UInt64, _ alarm: Alarm?, _ note: WaitNote
-  ) async -> Bool {
-    var place = 0
-    while let entry = group[place] {
-      if !(await directory.suspend(entry, deadline: deadline, alarm, note)) {
-        directory.takeBack(group, except: place)
-        return false
-      }
-      place += 1
-    }
-    return true
   }
 
   /// No event says that memory came back. False when the deadline has passed.

@@ -161,15 +161,7 @@ extension Inspection {
     defer { give(alarm, lock) }
     if directory.publishInDirectory(group, mayWait: true) == .granted { return group.raw }
     wasQueued()
-    var place = 0
-    while let entry = group[place] {
-      if !task.suspend(directory, entry, deadline: deadline, alarm) {
-        directory.takeBack(group, except: place)
-        return nil
-      }
-      place += 1
-    }
-    return group.raw
+    return task.suspend(directory, group.waiter, deadline: deadline, alarm) ? group.raw : nil
   }
 
   /// As the asynchronous `RangeHold.upgrade(deadline:)`.
