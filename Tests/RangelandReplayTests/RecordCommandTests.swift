@@ -125,11 +125,12 @@ import Testing
   func `an interrupt keeps what was recorded`(_ tool: RecordingTool) throws {
     guard tool == .perf ? Self.canUsePerf : Self.canUseStrace else { return }
     let folder = try TemporaryFolder()
-    // The program runs, and so is recorded, when its word comes through the pipe.
+    // The program runs, and so is recorded, when its word comes through the pipe. Another one in its place, by exec, would be
+    // the one that is recorded, from its beginning on.
     let run = try Tool.shell(
       """
       cd "$1"; mkfifo p; set -m
-      $TOOL record -o r --tool \(tool.rawValue) -- sh -c 'echo ready > p; exec sleep 1000' & tool=$!
+      $TOOL record -o r --tool \(tool.rawValue) -- sh -c 'echo ready > p; read never < p' & tool=$!
       read line < p; kill -INT $tool; wait $tool; echo $?; rm p
       """, [folder.path])
     #expect(run.output.hasSuffix("\n0\n"), "\(run.output) \(run.errors)")
