@@ -93,6 +93,16 @@ int kp_helper_path(char *path, size_t size) {
   return access(path, X_OK) == 0 ? 0 : -errno;
 }
 
+// Linux Documentation/filesystems/proc.rst. Not "sd": the kernel's tracking of soft-dirty pages is its own. Not "gu": that
+// a mapping may have guards is a mark for fork, which a space does not have (docs/linux.md).
+uint64_t kp_flag(const char *name) {
+  static const char names[] = "rdwrexshmrmwmemsgdpfloiosrrrdcdelfacnrhtsfarwfddmmhgnhmgumuwslssnldp";
+  if ((name[0] == 's' && name[1] == 'd') || (name[0] == 'g' && name[1] == 'u')) return 0;
+  for (int i = 0; names[2 * i] != 0; i++)
+    if (names[2 * i] == name[0] && names[2 * i + 1] == name[1]) return 1ull << i;
+  return 1ull << 63;
+}
+
 int kp_make_channel(void) {
   // Inherited on purpose: no close-on-exec.
   int descriptor = memfd_create("rangeland-kernel-helper", 0);

@@ -192,7 +192,7 @@ static int64_t perform(void) {
   case KP_LOAD: return (int64_t)access_memory(0, a[0], a[1], 0);
   case KP_STORE: return (int64_t)access_memory(1, a[0], a[1], a[2]);
   case KP_SIZES: return report_sizes();
-  case KP_STATE: return report_state();
+  case KP_STATE: return report_state(a[0] != 0);
   case KP_RESET: return reset();
   case KP_FORK: return fork_process(a[0]);
   case KP_TRANSFER: return transfer();
@@ -281,7 +281,7 @@ static void fill(uint64_t start, uint64_t end) {
       uint64_t w = channel->windows[i].start;
       if (w > start && w < stop) stop = w;
     }
-    if (stop - start > 1ull << 42) stop = start + (1ull << 42);
+    if (stop - start > 7ull << 40) stop = start + (7ull << 40);
     int flags = MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
     if (mmap((void *)start, stop - start, PROT_NONE, flags, -1, 0) == MAP_FAILED) fail("fill");
     start = stop;
@@ -369,7 +369,7 @@ int main(int count, char **arguments) {
   channel->number = SYS_getpid;
   channel->buffer_argument = -1;
   system_call();
-  if (report_state() != 0) fail("what is mapped cannot be told");
+  if (report_state(1) != 0) fail("what is mapped cannot be told");
   if (reset() < 0) fail("munmap");
 
   // A copy too: it leaves nothing behind, and what it touches first the next one finds touched.

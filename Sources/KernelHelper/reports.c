@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the helper tells about itself: mappings, residency and contents of pages, sizes.
+// What the helper tells about itself: mappings and their flags, residency and contents of pages, sizes.
 //
 // Guarantee: a report changes nothing that another one tells, but that the kernel may map pages of shared memory that
 //   exist ahead of their first access. Nothing is allocated.
-// Source: Linux fs/proc/task_mmu.c `do_procmap_query`, `task_mem`.
+// Source: Linux fs/proc/task_mmu.c `do_procmap_query`, `task_mem`, `show_smap_vma_flags`.
 
 #define _GNU_SOURCE
 #include "Helper.h"
@@ -16,28 +16,33 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-static int maps, memory, status;
+static int maps, memory, status, smaps;
 static unsigned char page_buffer[PAGE] __attribute__((aligned(4096)));
 static unsigned char residency[KP_MAX_PAGES];
 static char status_text[2 * PAGE];
+/// A piece of smaps; its longest line has a path.
+static char smaps_text[16 * PAGE];
 
 void open_files(void) {
   maps = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
   memory = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
   status = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
-  if (maps < 0 || memory < 0 || status < 0) fail("/proc/self");
+  smaps = open("/proc/self/smaps", O_RDONLY | O_CLOEXEC);
+  if (maps < 0 || memory < 0 || status < 0 || smaps < 0) fail("/proc/self");
 }
 
 void close_files(void) {
   close(maps);
   close(memory);
   close(status);
+  close(smaps);
 }
 
 void touch_reports(void) {
   memset(page_buffer, 1, sizeof page_buffer);
   memset(residency, 1, sizeof residency);
   memset(status_text, 1, sizeof status_text);
+  memset(smaps_text, 1, sizeof smaps_text);
 }
 
 /// The mapping that ends above `address`; 0 = none, -1 = the kernel cannot be asked.
@@ -84,6 +89,56 @@ int64_t report_sizes(void) {
       .locked = size_of("\nVmLck:"), .resident_anonymous = size_of("\nRssAnon:"),
       .resident_shared = size_of("\nRssShmem:"), .resident_file = size_of("\nRssFile:")};
   return channel->sizes.total != 0 ? 0 : -EIO;
+}
+
+// ---- flags ------------------------------------------------------------------------------------
+
+/// The mapping of the list that a line of smaps begins, the next one after `last` most often; `NULL` = none.
+static struct kp_mapping *mapping_of(const char *line, uint32_t *last) {
+  uint64_t start = 0;
+  for (; *line != '-'; line++) {
+    int digit = *line >= 'a' ? *line - 'a' + 10 : *line - '0';
+    if (digit < 0 || digit > 15) return NULL;
+    start = start * 16 + (uint64_t)digit;
+  }
+  if (kp_window_of(channel->windows, start) < 0) return NULL;
+  for (uint32_t n = channel->mapping_count, i = 0; i < n; i++) {
+    uint32_t at = (*last + 1 + i) % n;
+    if (channel->mappings[at].start == start) {
+      *last = at;
+      return &channel->mappings[at];
+    }
+  }
+  return NULL;
+}
+
+/// Fills in the flags of the mappings that are listed.
+static int64_t report_flags(void) {
+  if (channel->mapping_count == 0) return 0;
+  size_t filled = 0;
+  off_t offset = 0;
+  struct kp_mapping *mapping = NULL;
+  uint32_t last = 0, found = 0;
+  for (;;) {
+    ssize_t count = pread(smaps, smaps_text + filled, sizeof smaps_text - filled, offset);
+    if (count < 0) return -errno;
+    if (count == 0) break;
+    offset += count;
+    filled += (size_t)count;
+    char *line = smaps_text, *end = smaps_text + filled, *stop;
+    for (; (stop = memchr(line, '\n', (size_t)(end - line))); line = stop + 1) {
+      // Everything but the first line of a mapping begins with a capital.
+      if (*line < 'A' || *line > 'Z') {
+        mapping = mapping_of(line, &last);
+        if (mapping) found++;
+      } else if (mapping && stop - line > 8 && memcmp(line, "VmFlags:", 8) == 0) {
+        for (const char *name = line + 9; name + 1 < stop; name += 3) mapping->flags |= kp_flag(name);
+      }
+    }
+    filled = (size_t)(end - line);
+    memmove(smaps_text, line, filled);
+  }
+  return found == channel->mapping_count ? 0 : -EIO;
 }
 
 // ---- pages ------------------------------------------------------------------------------------
@@ -137,7 +192,7 @@ static int64_t report_pages(const struct kp_window *window, struct kp_page *repo
   return 0;
 }
 
-int64_t report_state(void) {
+int64_t report_state(int with_flags) {
   // Sizes first: what is read below may be mapped by it.
   int64_t failure = report_sizes();
   if (failure != 0) return failure;
@@ -151,6 +206,7 @@ int64_t report_state(void) {
     channel->window_mappings[i] = channel->mapping_count - before;
     count += pages;
   }
+  if (with_flags && (failure = report_flags()) != 0) return failure;
   memset(channel->pages, 0, count * sizeof channel->pages[0]);
   struct kp_page *reports = channel->pages;
   for (int i = 0; i < KP_WINDOWS; i++) {

@@ -32,7 +32,7 @@ enum {
   KP_STORE = 3,
   /// Tells the sizes.
   KP_SIZES = 4,
-  /// Tells all: the sizes, then mappings and pages of the windows, one window behind the other.
+  /// 0 or 1 = with flags: tells all: the sizes, then mappings, and pages of the windows, one window behind the other.
   KP_STATE = 5,
   /// Unmaps the windows; tells the sizes then. The result is the number of mappings outside them.
   KP_RESET = 6,
@@ -74,6 +74,8 @@ struct kp_mapping {
   uint64_t offset;
   /// Of what has one; 0 = none.
   uint64_t inode;
+  /// `kp_flag` of each name of VmFlags, of a state only.
+  uint64_t flags;
 };
 
 /// In pages; of `/proc/pid/status`, without the "Vm" and "Rss".
@@ -143,6 +145,9 @@ static inline void *kp_buffer(struct kp_channel *channel) { return channel->buff
 static inline struct kp_channel *kp_member(struct kp_channel *channels, uint64_t number) {
   return channels + 1 + number;
 }
+
+/// A bit for a two-letter name of VmFlags; one bit for all that are unknown, 0 for what is not compared.
+uint64_t kp_flag(const char *name);
 
 /// Stores `value` and wakes who sleeps on the word.
 void kp_signal(uint32_t *word, uint32_t *sleepers, uint32_t value);

@@ -13,9 +13,9 @@ struct VerifyCommand: ParsableCommand {
     commandName: "verify",
     abstract: "Compare an address space with the running kernel, call by call.",
     discussion: """
-      Makes the same random calls (mmap, munmap, mprotect, MADV_DONTNEED, loads and stores of anonymous memory) on an \
-      AddressSpace and on the kernel, in a helper process, and compares results, mappings, residency, contents and \
-      sizes. Stops at the first difference and prints the shortest script that still differs.
+      Makes the same random calls (of mappings, memory, files, forks; see --only) on an AddressSpace and on the kernel, in \
+      a helper process, and compares results, mappings, their flags, residency, contents and sizes. Stops at the first \
+      difference and prints the shortest script that still differs.
 
       Exit status 2: a difference. 1: nothing differs, but the run has not exercised what it had to. Needs Linux 6.11.
       """)

@@ -97,8 +97,8 @@ struct TransferCall: CallDefinition {
   /// `MAX_RW_COUNT`.
   private static var mostBytes: UInt64 { 0x7fff_f000 }
 
-  /// What comes of pieces that share bytes depends on the processor; what is stored behind the end of a file, in its
-  /// last page, each side may lose.
+  /// What comes of pieces that share bytes, also through a file that one of them shows without sharing it, depends on how
+  /// the processor copies; what is stored behind the end of a file, in its last page, each side may lose.
   func isComparable(_ call: VerifyCall, _ subject: any VerifySubject) -> Bool {
     let family = subject as? SpaceFamily
     guard let other = family == nil ? subject : family?.member(Int(call.value)) else {
@@ -117,6 +117,10 @@ struct TransferCall: CallDefinition {
       isWrite ? (remote, call.target.offset, call.newLength) : (local, call.at, call.length)
     let (sum, overflow) = start.addingReportingOverflow(length)
     let end = overflow ? Address.spaceEnd : sum
+    let read = isWrite ? local : remote
+    for mapping in written where mapping.isShared && mapping.file != 0 {
+      if read.contains(where: { $0.file == mapping.file }) { return false }
+    }
     return written.allSatisfy { mapping in
       if mapping.file == 0 || !mapping.isShared { return true }
       let size = subject.fileSize(mapping.file - 1)

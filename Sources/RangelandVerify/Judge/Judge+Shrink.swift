@@ -13,13 +13,14 @@ extension Judge {
   func shrink(
     _ script: [VerifyCall], limit: Int = 3000
   ) throws(VerifyError) -> Differing? {
-    // Everything after every call: what was noticed late is found where it began. From then on the
-    // script's end is early enough.
+    // Everything after every call: what was noticed late is found where it began. From then on the script's end is early
+    // enough, unless it shows only where the judge has read pages, which brings them in, while the script ran.
     let whole = try run(script, interval: 1)
     guard let difference = whole.difference else { return nil }
     var best: Differing = (whole.calls, difference)
-    try shorten(&best, runs: limit - 1) { (calls) throws(VerifyError) in
-      let run = try self.run(calls, interval: .max)
+    let interval = try run(whole.calls, interval: .max).difference == nil ? 1 : Int.max
+    try shorten(&best, runs: limit - 2) { (calls) throws(VerifyError) in
+      let run = try self.run(calls, interval: interval)
       return run.difference.map { (run.calls, $0) }
     }
     return best

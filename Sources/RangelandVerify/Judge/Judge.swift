@@ -8,7 +8,7 @@ import Rangeland
 public struct VerifyDifference: Sendable, Hashable {
   /// Index of the call after which they were seen to differ.
   public var index: Int
-  /// What differs: `result`, `mappings near the call`, `all mappings`, `residency`, `contents`, `sizes`, `leftover`.
+  /// What differs: `result`, `mappings near the call`, `all mappings`, `flags`, `residency`, `contents`, `sizes`, `leftover`.
   public var what: String
   public var kernel: String
   public var subject: String
@@ -90,7 +90,7 @@ final class Judge {
         try compareAll(subject, &run)
       }
     }
-    if run.difference == nil { try compareAll(subject, &run) }
+    if run.difference == nil { try compareAll(subject, isEnd: true, &run) }
     subject.current = 0
     if run.difference == nil, parts != nil {
       run.final = RecordedState(subject, windows: kernel.windows)
@@ -172,12 +172,16 @@ final class Judge {
 
   // MARK: comparing everything
 
-  private func compareAll(_ subject: SpaceFamily, _ run: inout ScriptRun) throws(VerifyError) {
+  /// Flags are compared in the space of the last call, at the end in all.
+  private func compareAll(
+    _ subject: SpaceFamily, isEnd: Bool = false, _ run: inout ScriptRun
+  ) throws(VerifyError) {
     let current = subject.current
     let members = subject.all
+    func hasFlags(_ member: Int) -> Bool { isEnd || member == current }
     for member in members {
       kernel.current = member
-      kernel.beginState()
+      kernel.beginState(withFlags: hasFlags(member))
     }
     // While the helpers look.
     let ours = members.map { member in
@@ -190,7 +194,8 @@ final class Judge {
       (subject.current, kernel.current) = (member, member)
       // All of them answer, also behind a difference.
       let theirs = try kernel.finishState()
-      if run.difference == nil { compareOne(subject, ours, theirs, files, &run) }
+      guard run.difference == nil else { continue }
+      compareOne(subject, ours, theirs, files, hasFlags(member) ? kernel.listedFlags : [], &run)
     }
     subject.current = current
   }
@@ -198,10 +203,18 @@ final class Judge {
   /// The space and the process that are chosen.
   private func compareOne(
     _ subject: any VerifySubject, _ ours: SubjectState, _ theirs: [[VerifyMapping]],
-    _ differentFiles: (String, String)?, _ run: inout ScriptRun
+    _ differentFiles: (String, String)?, _ flags: [UInt64], _ run: inout ScriptRun
   ) {
     for (expected, got) in zip(theirs, ours.windows) where expected != got.mappings {
       run.fail("all mappings", list(expected), list(got.mappings))
+      return
+    }
+    let mappings = ours.windows.lazy.flatMap(\.mappings)
+    for (mapping, expected) in zip(mappings, flags) {
+      let got = VerifyFlags.set(subject.flagNames(mapping.start))
+      if got == expected { continue }
+      run.fail(
+        "flags", "\(mapping): \(VerifyFlags.description(expected))", VerifyFlags.description(got))
       return
     }
     var expected = kernel.sizes

@@ -26,8 +26,7 @@ public protocol VerifySubject: AnyObject {
   func presentFilePages(_ start: UInt64, _ end: UInt64) -> Int
   /// A copy; `nil` without memory.
   func fork() -> (any VerifySubject)?
-  /// The attributes of the mapping at an address by Linux's two letters; none if there is no mapping. The kernel's side
-  /// is not asked: for who makes calls up.
+  /// The attributes of the mapping at an address by Linux's two letters; none if there is no mapping.
   func flagNames(_ address: UInt64) -> [String]
   /// What mappings show of a file; empty when there are none. With `isWritten` what the operating system has of it, once
   /// nothing is mapped any more.

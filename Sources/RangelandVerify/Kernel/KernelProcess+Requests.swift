@@ -142,8 +142,10 @@ extension KernelProcess {
   }
 
   /// Lets the helper look at all that is in the windows, and at its sizes; `finishState` waits for it.
-  func beginState() {
-    post(KP_STATE)
+  ///
+  /// - Parameter withFlags: also at the flags of mappings, which takes longer than all else.
+  func beginState(withFlags: Bool) {
+    post(KP_STATE, withFlags ? 1 : 0)
   }
 
   /// The sizes and `forEachPage` tell what was found.
@@ -161,6 +163,12 @@ extension KernelProcess {
         return Array(rest.prefix(Int(count)))
       }
     }
+  }
+
+  /// The flags of all mappings of the last state that has them, as `VerifyFlags.set`.
+  var listedFlags: [UInt64] {
+    UnsafeBufferPointer(start: kp_mappings(channel), count: Int(channel.pointee.mapping_count))
+      .map(\.flags)
   }
 
   /// Calls `body` for each page of a window that was mapped when the state was told: whether it is shared, and the hash

@@ -12,6 +12,10 @@ enum AccessMistake: String, MistakeFamily {
   /// A first load leaves no page behind.
   case loadNotResident
 
+  static var kinds: [VerifyCall.Kind] {
+    [.load, .store, .mmap, .munmap, .mprotect]
+  }
+
   func make(_ inner: SpaceSubject) -> any VerifySubject { MistakenAccess(self, inner) }
 }
 

@@ -15,6 +15,8 @@ enum AdviseMistake: String, MistakeFamily {
   case adviceRoundsDown
   /// Advice that is an attribute splits nothing.
   case attributeIsForgotten
+  /// Advice that is an attribute splits, and is not listed.
+  case attributeIsNotListed
   /// DONTNEED takes guards away.
   case dontNeedTakesGuards
   /// A guard refuses accesses as a missing right does.
@@ -37,6 +39,10 @@ enum AdviseMistake: String, MistakeFamily {
   case pageOutLoses
   /// Wiping on fork is allowed for shared memory.
   case wipeOfShared
+
+  static var kinds: [VerifyCall.Kind] {
+    [.madvise, .load, .store, .mmap, .munmap, .mprotect]
+  }
 
   func make(_ inner: SpaceSubject) -> any VerifySubject { MistakenAdvise(self, inner) }
 }
@@ -98,6 +104,11 @@ private final class MistakenAdvise: MistakenSubject {
     default: break
     }
     return super.perform(call)
+  }
+
+  override func flagNames(_ address: UInt64) -> [String] {
+    let names = super.flagNames(address)
+    return mistake == .attributeIsNotListed ? names.filter { $0 != "rr" && $0 != "dc" } : names
   }
 
   /// Advice other than DONTNEED.

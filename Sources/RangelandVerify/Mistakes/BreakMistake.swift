@@ -18,6 +18,10 @@ enum BreakMistake: String, MistakeFamily {
   /// A mapping inside the heap keeps it from becoming shorter.
   case breakStopsAtMapping
 
+  static var kinds: [VerifyCall.Kind] {
+    [.brk, .setrlimit, .load, .store, .mmap, .munmap, .mprotect]
+  }
+
   func make(_ inner: SpaceSubject) -> any VerifySubject { MistakenBreak(self, inner) }
 }
 

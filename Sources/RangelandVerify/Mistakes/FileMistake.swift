@@ -30,6 +30,10 @@ enum FileMistake: String, MistakeFamily {
   /// A copy of a page counts as a page of the file still.
   case copyStaysCounted
 
+  static var kinds: [VerifyCall.Kind] {
+    VerifyCall.Kind.ofFiles + [.mmap, .munmap, .load, .store, .mprotect, .madvise]
+  }
+
   func make(_ inner: SpaceSubject) -> any VerifySubject { MistakenFile(self, inner) }
 }
 
@@ -70,7 +74,7 @@ private final class MistakenFile: MistakenSubject {
     case .madvise where mistake == .holeKeepsContents && call.flags == 9 && call.at % 4096 == 0:
       var other = call
       other.flags = 3
-      let result = super.perform(call.at < 1 << 46 && inner.mapsShared(call) ? other : call)
+      let result = super.perform(call.at < 1 << 47 && inner.mapsShared(call) ? other : call)
       return result
     case .mapFile where mistake == .accessModeIgnored && call.descriptor == 4:
       var other = call
@@ -81,7 +85,7 @@ private final class MistakenFile: MistakenSubject {
   }
 
   private func access(_ call: VerifyCall) -> VerifyOutcome {
-    guard call.at < 1 << 46, let (place, isShared) = place(call.at) else {
+    guard call.at < 1 << 47, let (place, isShared) = place(call.at) else {
       return super.perform(call)
     }
     let pages = (inner.fileSize(place.file) + 4095) / 4096

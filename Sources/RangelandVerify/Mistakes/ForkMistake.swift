@@ -20,6 +20,10 @@ enum ForkMistake: String, MistakeFamily {
   /// The child's mappings merge as if their pages were no parent's.
   case forkMerges
 
+  static var kinds: [VerifyCall.Kind] {
+    [.fork, .exit, .madvise, .setrlimit, .load, .store, .mmap, .munmap, .mprotect]
+  }
+
   func make(_ inner: SpaceSubject) -> any VerifySubject { MistakenFork(self, inner) }
 }
 

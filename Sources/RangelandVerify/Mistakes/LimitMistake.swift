@@ -18,6 +18,10 @@ enum LimitMistake: String, MistakeFamily {
   /// A mapping that is refused leaves what it would have cut in one piece.
   case refusalCutsNothing
 
+  static var kinds: [VerifyCall.Kind] {
+    [.setrlimit, .mmap, .munmap, .mprotect, .brk]
+  }
+
   func make(_ inner: SpaceSubject) -> any VerifySubject { MistakenLimits(self, inner) }
 }
 

@@ -20,6 +20,10 @@ enum ListingMistake: String, MistakeFamily {
   /// A mapping that is split counts as one.
   case splitNotCounted
 
+  static var kinds: [VerifyCall.Kind] {
+    [.mmap, .munmap, .mprotect, .mremap, .load, .store]
+  }
+
   func make(_ inner: SpaceSubject) -> any VerifySubject { MistakenListing(self, inner) }
 }
 

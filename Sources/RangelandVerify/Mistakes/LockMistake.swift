@@ -36,6 +36,13 @@ enum LockMistake: String, MistakeFamily {
   /// mlockall locks what will be mapped only.
   case allLocksNothing
 
+  static var kinds: [VerifyCall.Kind] {
+    [
+      .mlock, .mlock2, .munlock, .mlockall, .munlockall, .setrlimit, .capset, .brk, .mmap, .munmap,
+      .mprotect, .madvise, .load, .store,
+    ]
+  }
+
   func make(_ inner: SpaceSubject) -> any VerifySubject { MistakenLock(self, inner) }
 }
 

@@ -24,6 +24,10 @@ enum MapMistake: String, MistakeFamily {
   /// A new mapping shows what was mapped there before.
   case contentsLeak
 
+  static var kinds: [VerifyCall.Kind] {
+    [.mmap, .munmap, .mprotect, .load, .store]
+  }
+
   func make(_ inner: SpaceSubject) -> any VerifySubject { MistakenMap(self, inner) }
 }
 

@@ -65,6 +65,8 @@ class MistakenSubject: ForwardingSubject {
 
   func sizes() -> VerifySizes { inner.sizes() }
 
+  func flagNames(_ address: UInt64) -> [String] { inner.flagNames(address) }
+
   /// The child makes no mistakes.
   func fork() -> (any VerifySubject)? { inner.fork() }
 

@@ -14,6 +14,10 @@ enum PolicyMistake: String, MistakeFamily {
   /// mbind forgets the mode's flags.
   case bindForgetsFlags
 
+  static var kinds: [VerifyCall.Kind] {
+    [.mbind, .getPolicy, .mremap, .mmap, .munmap]
+  }
+
   func make(_ inner: SpaceSubject) -> any VerifySubject { MistakenPolicy(self, inner) }
 }
 

@@ -14,6 +14,10 @@ enum ProtectMistake: String, MistakeFamily {
   /// What could be written stays so after mprotect.
   case protectLeavesWrite
 
+  static var kinds: [VerifyCall.Kind] {
+    [.mprotect, .mmap, .munmap, .load, .store]
+  }
+
   func make(_ inner: SpaceSubject) -> any VerifySubject { MistakenProtect(self, inner) }
 }
 

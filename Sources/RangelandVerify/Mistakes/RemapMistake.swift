@@ -32,6 +32,10 @@ enum RemapMistake: String, MistakeFamily {
   /// A mapping that grows by moving is not aligned to huge pages.
   case remapNeverAligns
 
+  static var kinds: [VerifyCall.Kind] {
+    [.mremap, .mmap, .munmap, .mprotect, .load, .store]
+  }
+
   func make(_ inner: SpaceSubject) -> any VerifySubject { MistakenRemap(self, inner) }
 }
 

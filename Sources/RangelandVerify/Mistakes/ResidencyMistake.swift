@@ -10,6 +10,10 @@ enum ResidencyMistake: String, MistakeFamily {
   /// A hole is told absent, where Linux refuses it.
   case holeIsAbsent
 
+  static var kinds: [VerifyCall.Kind] {
+    [.mincore, .mmap, .munmap, .load, .store]
+  }
+
   func make(_ inner: SpaceSubject) -> any VerifySubject { MistakenResidency(self, inner) }
 }
 

@@ -18,6 +18,10 @@ enum SealMistake: String, MistakeFamily {
   /// A fixed mapping over a seal is the wrong error.
   case sealErrno
 
+  static var kinds: [VerifyCall.Kind] {
+    [.mseal, .mmap, .munmap, .mprotect, .madvise, .load, .store]
+  }
+
   func make(_ inner: SpaceSubject) -> any VerifySubject { MistakenSeal(self, inner) }
 }
 

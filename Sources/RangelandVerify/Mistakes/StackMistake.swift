@@ -16,6 +16,10 @@ enum StackMistake: String, MistakeFamily {
   /// What a mapping without rights below a stack keeps it from growing.
   case stackStopsAtNone
 
+  static var kinds: [VerifyCall.Kind] {
+    [.mmap, .munmap, .mprotect, .setrlimit, .load, .store]
+  }
+
   func make(_ inner: SpaceSubject) -> any VerifySubject { MistakenStack(self, inner) }
 }
 

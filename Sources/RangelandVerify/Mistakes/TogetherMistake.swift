@@ -19,6 +19,14 @@ enum TogetherMistake: String, MistakeFamily {
   /// No-replace does not see a mapping while another call runs, and replaces it.
   case noReplaceRaces
 
+  /// All that several threads may make.
+  static var kinds: [VerifyCall.Kind] {
+    VerifyCall.Kind.allCases.filter {
+      ![.fork, .exit, .mseal].contains($0) && !$0.isTransfer
+        && !VerifyCall.Kind.ofFiles.contains($0)
+    }
+  }
+
   func make(_ inner: SpaceSubject) -> any VerifySubject { MistakenTogether(self, inner) }
 }
 

@@ -20,6 +20,10 @@ enum TransferMistake: String, MistakeFamily {
   /// Pieces behind the first are left out.
   case transferForgetsPieces
 
+  static var kinds: [VerifyCall.Kind] {
+    [.processRead, .processWrite, .fork, .exit, .mmap, .munmap, .load, .store, .mprotect]
+  }
+
   func make(_ inner: SpaceSubject) -> any VerifySubject { MistakenTransfer(self, inner) }
 }
 

@@ -12,6 +12,10 @@ enum UnmapMistake: String, MistakeFamily {
   /// munmap reports ENOMEM for a range beyond the end of the space.
   case unmapErrno
 
+  static var kinds: [VerifyCall.Kind] {
+    [.munmap, .mmap, .mprotect]
+  }
+
   func make(_ inner: SpaceSubject) -> any VerifySubject { MistakenUnmap(self, inner) }
 }
 
