@@ -69,7 +69,7 @@ struct Directory: @unchecked Sendable {
     _ = rl_release(raw, Self.bytes(header.pointee.topLevel))
   }
 
-  private static func bytes(_ topLevel: Int) -> Int {
+  static func bytes(_ topLevel: Int) -> Int {
     stripesOffset(topLevel) + Stripe.slotCount * Stripe.count * nodeStride
   }
 

@@ -30,7 +30,9 @@ public struct RangeSetHold: ~Copyable, @unchecked Sendable {
     return ranges
   }
 
-  /// Ends the hold and grants the requests that waited only for it. Never waits for another request.
+  /// Ends the hold and grants the requests that waited only for it; wakes nobody else. Never waits for another request.
+  ///
+  /// What was done under the hold happened before what every later conflicting hold does.
   public consuming func release() {}
 
   /// Says that another thread or task may release the hold; see `RangeHold.makeTransferable()`.
@@ -76,7 +78,8 @@ extension RangeLock {
     return RangeSetHold(group: group, directory: directory, site)
   }
 
-  /// Locks all ranges unless a conflicting request holds or waits for a key of one. Never waits.
+  /// Locks all ranges unless a conflicting request holds or waits for a key of one. Never waits, and publishes nothing when it
+  /// fails. Order and memory effects are those of `RangeLock.tryLock(over:_:)`.
   ///
   /// Nil also when the system has no memory for the request.
   ///

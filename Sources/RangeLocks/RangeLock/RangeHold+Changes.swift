@@ -84,8 +84,8 @@ extension RangeHold {
 
   /// Makes the hold one for writing if no other reader holds a key of it; true if it is one then. Never waits.
   ///
-  /// On false the hold is as before. Waiting readers go on waiting, behind this hold. False also when the system has no
-  /// memory for saying so.
+  /// On false the hold is as before. Waiting readers go on waiting, behind this hold: on true it goes before them. Nobody wrote
+  /// between, and what other readers did happened before. False also when the system has no memory for saying so.
   public mutating func tryUpgrade() -> Bool {
     if directory.isStripe(entry) {
       guard let own = directory.leaveStripeHolding(entry) else { return false }
@@ -96,8 +96,9 @@ extension RangeHold {
     return isWriter
   }
 
-  /// Gives up the keys outside `range`. Those that wait only for them enter. Never waits. A reader of a hot range keeps
-  /// all of it when the system has no memory for saying so.
+  /// Gives up the keys outside `range`. Those that wait only for them enter, in the order of the queue, and see what was
+  /// written under the hold. Never waits. A reader of a hot range keeps all of it when the system has no memory for saying
+  /// so.
   ///
   /// - Precondition: `range` is part of the hold's range.
   public mutating func shrink(to range: KeyRange) {

@@ -36,7 +36,9 @@ public struct RangeHold: ~Copyable, @unchecked Sendable {
   /// The mode they are held in now.
   public var mode: LockMode { entry.pointer.pointee.mode }
 
-  /// Ends the hold and grants the requests that waited only for it. Never waits for another request.
+  /// Ends the hold and grants the requests that waited only for it; wakes nobody else. Never waits for another request.
+  ///
+  /// What was done under the hold happened before what every later conflicting hold does.
   @inlinable @inline(__always)
   public consuming func release() {
     note.end()

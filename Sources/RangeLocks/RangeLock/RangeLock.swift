@@ -127,9 +127,11 @@ extension RangeLock {
     return directory.acquireWhole(range, mode, cache) ?? directory.acquireNarrow(range, mode, cache)
   }
 
-  /// Locks `range` unless a conflicting request holds it or waits for it. Never waits.
+  /// Locks `range` unless a conflicting request holds it or waits for it. Never waits, and overtakes nobody (with
+  /// `Fairness.throughput` it may pass those that wait).
   ///
-  /// Nil also when the system has no memory for the request.
+  /// A hold sees what `lock(over:_:)` would; nil says nothing about memory. Nil also when the system has no memory for
+  /// the request.
   @inlinable @inline(__always)
   public func tryLock(
     over range: KeyRange, _ mode: LockMode, fileID: StaticString = #fileID, line: UInt = #line
@@ -141,8 +143,8 @@ extension RangeLock {
     return RangeHold(entry: entry, directory: directory, CallSite(fileID, line))
   }
 
-  /// Locks `range` like `lock(over:_:)`, but gives up at `deadline`, CLOCK_MONOTONIC time in nanoseconds; one that
-  /// has passed does not wait.
+  /// Locks `range` like `lock(over:_:)`, with the same place in the queue and the same memory effects, but gives up at
+  /// `deadline`, CLOCK_MONOTONIC time in nanoseconds; one that has passed does not wait.
   ///
   /// - Returns: nil when the deadline passed first. A request that gave up stops nobody.
   @available(*, noasync, message: "blocks the thread; use tryLock in asynchronous code")
