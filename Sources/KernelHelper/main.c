@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The helper process of `rangeland verify`: performs system calls and accesses on request and reports what
-// the kernel made of them. (As that of `rangeland compare` it is another program: replay.c.)
+// the kernel made of them. (As that of `rangeland compare` it is another program, replay.c,
+// and for `rangeland record` it becomes the program that records.)
 //
 // Guarantee: the only free addresses of this process are the windows; what a script maps there merges with
 //   nothing outside. Nothing is allocated and no page of this program is touched for the first time while
@@ -314,10 +315,20 @@ static __attribute__((noinline)) void touch_stack(void) {
   for (size_t i = 0; i < sizeof space; i += PAGE) space[i] = 1;
 }
 
+/// Becomes another program, which is told to end when `parent` has ended, in whatever way.
+static int guard(int parent, char **program) {
+  prctl(PR_SET_PDEATHSIG, SIGTERM);
+  if (getppid() != parent) return 1;
+  execvp(program[0], program);
+  perror(program[0]);
+  return 127;
+}
+
 int main(int count, char **arguments) {
   if (count == 4 && strcmp(arguments[1], "replay") == 0) return replay(atoi(arguments[2]), atoi(arguments[3]));
+  if (count > 3 && strcmp(arguments[1], "guard") == 0) return guard(atoi(arguments[2]), arguments + 3);
   if (count != 3) {
-    fputs("KernelHelper is started by `rangeland verify` and `rangeland compare`.\n", stderr);
+    fputs("KernelHelper is started by `rangeland verify`, `compare` and `record`.\n", stderr);
     return 64;
   }
   int descriptor = atoi(arguments[1]);

@@ -138,4 +138,23 @@ import Testing
     #expect(try Recording(path: folder.path + "/r").calls.count > 3)
     #expect(try folder.contents == ["r"])
   }
+
+  @Test(.enabled(if: canUseStrace))
+  func `who is killed leaves nobody, and the next takes away what is left`()
+    throws
+  {
+    let folder = try TemporaryFolder()
+    // The traced program tells who traces it; its end shows in that its end of the pipe is closed.
+    let run = try Tool.shell(
+      """
+      cd "$1"; mkdir t; mkfifo p; export TMPDIR="$1/t"; set -m
+      $TOOL record -o r --tool strace -- sh -c 'exec 3> p; echo $PPID >&3; exec sleep 1000' & tool=$!
+      exec 4< p; read tracer <&4; kill -KILL $tool; cat <&4; wait $tool
+      while kill -0 $tracer 2> /dev/null; do :; done; ls t | wc -l
+      touch -d '1 minute ago' t/*; mkdir t/other
+      $TOOL record -o r --tool strace -- true > /dev/null && ls t
+      """, [folder.path])
+    #expect(run.output == "1\nother\n", "\(run.output) \(run.errors)")
+    #expect(run.status == 0)
+  }
 }

@@ -39,6 +39,12 @@ struct CompareCommand: ParsableCommand {
       "Write a page with all of it, and pictures, that a browser shows.", valueName: "file"))
   var html: String?
 
+  @Option(
+    help: ArgumentHelp(
+      "Refuse recordings whose replay holds more memory than this. (default: what is available)",
+      valueName: "MiB"))
+  var memory: Int?
+
   @Flag(help: "Print JSON.")
   var json = false
 
@@ -47,6 +53,7 @@ struct CompareCommand: ParsableCommand {
     if rounds < 1 || rounds > 1000 {
       throw ValidationError("--rounds takes a number from 1 to 1000")
     }
+    if let memory, memory < 1 { throw ValidationError("--memory takes a number above 0") }
   }
 
   func run() throws {
@@ -54,12 +61,26 @@ struct CompareCommand: ParsableCommand {
     let paths = try files.isEmpty ? shipped.map { try ShippedRecordings.path($0) } : files
     // All are read first: a bad one is told before the work begins.
     let recordings = try paths.map { path in (path, try Recording(path: path)) }
+    for (path, recording) in recordings { try checkMemory(path, recording) }
     var results: [ComparedRecording] = []
     for (path, recording) in recordings { results.append(try compare(path, recording)) }
     if let html { try HTMLReport.write(results.map(\.page), to: html) }
     let report = CompareReport(recordings: results)
     try Terminal.print(json ? report.json() : report.text() + hint)
     if results.contains(where: { $0.comparison.mismatches > 0 }) { throw Difference() }
+  }
+
+  /// Refuses a recording whose pages are more than may be held.
+  private func checkMemory(_ path: String, _ recording: Recording) throws {
+    let allowed = memory.map { UInt64($0) << 20 } ?? RecordedMachine.availableMemory
+    let needed = recording.peakResidentBytes
+    guard let allowed, needed > allowed else { return }
+    throw RecordingError(
+      .cannotOpen, file: path, at: .file,
+      "a replay holds up to \(needed >> 20) MiB of pages at once, and \(allowed >> 20) MiB may be used",
+      advice: memory == nil
+        ? "free memory, or record a shorter run; rangeland simulate needs none of it"
+        : "give --memory more, or record a shorter run; rangeland simulate needs none of it")
   }
 
   /// What else there is, for who named no recording.

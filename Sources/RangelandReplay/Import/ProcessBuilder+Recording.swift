@@ -11,6 +11,10 @@ extension ProcessBuilder {
     if text.faultsOutside > 0 { omit("faults outside the program's space", text.faultsOutside) }
     for (event, count) in text.skipped { omit("unknown event " + event, count) }
 
+    // Of large texts only one copy of what is needed is in memory at a time.
+    text.events = []
+    text.arguments = []
+
     // perf tells of the threads of a program that it was attached to at time 0.
     for index in threads.indices where threads[index].begin == 0 { threads[index].begin = start }
     // Threads are numbered in the order of their beginnings.
@@ -22,7 +26,8 @@ extension ProcessBuilder {
       beginning(number, threads[draft], numbers, origin)
     }
 
-    var calls = calls
+    var calls = self.calls
+    self.calls = []
     for index in calls.indices {
       calls[index].thread = numbers[calls[index].thread]
       calls[index].enter -= origin
@@ -30,8 +35,12 @@ extension ProcessBuilder {
     }
     calls.sort { ($0.enter, $0.exit, $0.thread) < ($1.enter, $1.exit, $1.thread) }
     let acquisitions = ownAcquisitions(numbers, origin)
+    self.acquisitions = []
+    acquisitionSpaces = []
     let scheduling = orderedScheduling(numbers, origin)
-    var faults = faults
+    self.scheduling = []
+    var faults = self.faults
+    self.faults = []
     for index in faults.indices {
       faults[index].thread = numbers[faults[index].thread]
       faults[index].time -= origin
@@ -54,8 +63,8 @@ extension ProcessBuilder {
     }
     try recording.merge(
       EventLists(
-        beginnings: beginnings, calls: calls, faults: faults, acquisitions: acquisitions,
-        scheduling: scheduling, ends: ends), name: name)
+        beginnings: beginnings, calls: consume calls, faults: consume faults,
+        acquisitions: consume acquisitions, scheduling: consume scheduling, ends: ends), name: name)
     return recording
   }
 
@@ -111,6 +120,7 @@ extension Recording {
   ) throws(RecordingError) {
     var lists = unordered
     lists.ends.sort { ($0.time, $0.thread) < ($1.time, $1.thread) }
+    reserve(lists)
     var events = EventMerge(lists)
     while let event = events.next() {
       do {

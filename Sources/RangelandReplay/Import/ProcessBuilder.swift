@@ -44,7 +44,7 @@ struct ProcessBuilder {
     case layout
   }
 
-  let text: PerfText
+  var text: PerfText
   let processes: TextProcesses
   let process: Int32
 
@@ -55,11 +55,11 @@ struct ProcessBuilder {
   private(set) var program = ""
   var threads: [ThreadDraft] = []
   private(set) var current: [Int32: Int] = [:]
-  private(set) var calls: [RecordedCall] = []
-  private(set) var faults: [RecordedFault] = []
-  private(set) var acquisitions: [RecordedAcquisition] = []
+  var calls: [RecordedCall] = []
+  var faults: [RecordedFault] = []
+  var acquisitions: [RecordedAcquisition] = []
   /// The space whose lock each acquisition is of, as an index into `spaces`.
-  private(set) var acquisitionSpaces: [UInt8] = []
+  var acquisitionSpaces: [UInt8] = []
   /// Addresses of spaces in the kernel; of the acquisitions of more than 255 spaces the rest is left out.
   private(set) var spaces: [UInt64] = []
   var scheduling: [RecordedScheduling] = []
@@ -70,7 +70,7 @@ struct ProcessBuilder {
   private(set) var omissions: [String: UInt64] = [:]
   var classes: RecordingInfo.EventClasses = []
 
-  init(_ text: PerfText, _ processes: TextProcesses, _ process: Int32) {
+  init(_ text: consuming PerfText, _ processes: TextProcesses, _ process: Int32) {
     self.text = text
     self.processes = processes
     self.process = process

@@ -61,7 +61,7 @@ extension Recording {
   static func make(
     _ source: consuming PerfText, _ name: String, _ options: ImportOptions
   ) throws(RecordingError) -> (recording: Recording, report: ImportReport) {
-    var text = source
+    var text = consume source
     if let maps = options.maps, let process = options.process {
       text.begin(with: maps, of: process)
     }
@@ -77,11 +77,12 @@ extension Recording {
           ? "record the events that docs/recording-format.md lists"
           : "choose one of \(processes.counts.keys.sorted())")
     }
-    var builder = ProcessBuilder(text, processes, process)
-    builder.run()
     let report = ImportReport(
       lines: text.lines, lostEvents: text.lost, process: process,
       otherProcesses: processes.counts.count - 1)
-    return (try builder.recording(name, options), report)
+    // From here on nobody else holds the text.
+    var builder = ProcessBuilder(consume text, processes, process)
+    builder.run()
+    return (try (consume builder).recording(name, options), report)
   }
 }

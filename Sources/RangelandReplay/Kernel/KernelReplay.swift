@@ -39,7 +39,13 @@ final class KernelReplay {
   private static let patience: UInt64 = 60_000_000_000
 
   init(_ plan: ReplayPlan, _ files: ReplayFiles) throws(KernelReplayError) {
-    path = try Self.helperPath()
+    let helper = KernelHelper.find()
+    guard helper.isThere else {
+      throw .unavailable(
+        "there is no \(helper.path): the helper is built with the package and stays beside the program"
+      )
+    }
+    path = helper.path
     self.plan = plan
     self.files = files
     placement = KernelPlacement(plan)
@@ -60,20 +66,6 @@ final class KernelReplay {
   deinit {
     munmap(memory, layout.bytes)
     close(descriptor)
-  }
-
-  private static func helperPath() throws(KernelReplayError) -> String {
-    var status: Int32 = 0
-    let path = withUnsafeTemporaryAllocation(of: CChar.self, capacity: Int(PATH_MAX)) {
-      $0.initialize(repeating: 0)
-      status = kp_helper_path($0.baseAddress, $0.count)
-      return FilePath(platformString: $0.baseAddress!).string
-    }
-    guard status == 0 else {
-      throw .unavailable(
-        "there is no \(path): the helper is built with the package and stays beside the program")
-    }
-    return path
   }
 
   /// Makes the calls once.

@@ -120,34 +120,3 @@ struct Pipe: ~Copyable {
     try? writing?.close()
   }
 }
-
-/// A folder that goes away with the value, and the files in it.
-struct ScratchFolder: ~Copyable {
-  let path: String
-
-  init() throws(RecordingError) {
-    let base = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
-    var template = Array("\(base)/rangeland-record-XXXXXX".utf8CString)
-    let made = template.withUnsafeMutableBufferPointer { mkdtemp($0.baseAddress!) != nil }
-    guard made else {
-      throw RecordingError(
-        .cannotWrite, file: base, at: .file,
-        "a temporary folder cannot be made: \(Errno(rawValue: errno))",
-        advice: "set TMPDIR to a folder that can be written")
-    }
-    path = template.withUnsafeBufferPointer { String(cString: $0.baseAddress!) }
-  }
-
-  deinit {
-    if let folder = opendir(path) {
-      while let entry = readdir(folder) {
-        let name = withUnsafePointer(to: &entry.pointee.d_name) {
-          $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
-        }
-        if name != "." && name != ".." { unlink("\(path)/\(name)") }
-      }
-      closedir(folder)
-    }
-    rmdir(path)
-  }
-}

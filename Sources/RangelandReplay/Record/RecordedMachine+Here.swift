@@ -33,6 +33,12 @@ extension RecordedMachine {
     return machine
   }
 
+  /// The memory that programs can have now, in bytes; nil where the kernel does not tell.
+  public static var availableMemory: UInt64? {
+    let value = field("MemAvailable", in: contents("/proc/meminfo")) ?? ""
+    return value.split(separator: " ").first.flatMap { UInt64($0) }.map { $0 << 10 }
+  }
+
   /// At most 64 KiB of a file of the kernel's, empty if it cannot be read.
   static func contents(_ path: String, upTo limit: Int = 1 << 16) -> String {
     guard var input = try? InputBytes(path: path), let bytes = try? input.read(upTo: limit) else {

@@ -2,7 +2,8 @@
 //
 // Records a program: starts it or attaches to it, with perf or strace, and imports what they tell.
 //
-// Guarantee: interrupting keeps what was recorded; temporary files go away.
+// Guarantee: interrupting keeps what was recorded; temporary files go away. If this process is killed, perf or strace
+// ends, and with it the program that it started; the temporary folder goes with the next recording.
 // Mechanism: perf writes its own file into a temporary folder while the program runs, so that nothing of ours disturbs
 // it, and `perf script` is piped into the importer afterwards; strace writes to a named pipe that is read at once.
 
@@ -176,14 +177,16 @@ struct Recorder {
     switch options.target {
     case .program(let program):
       arguments += ["--"] + program
-      ending = wait(for: try ChildProcess(arguments), until: .max, isInterrupted)
+      ending = wait(
+        for: try ChildProcess(KernelHelper.guarding(arguments)), until: .max, isInterrupted)
     case .process(let id, _):
       // perf says when its events count: the mappings are listed right after.
       let control = try Pipe()
       let answers = try Pipe()
       arguments += ["-p", String(id), "-D", "-1", "--control", "fd:62,63"]
       let child = try ChildProcess(
-        arguments, descriptors: [(control.reading.rawValue, 62), (answers.writer, 63)])
+        KernelHelper.guarding(arguments),
+        descriptors: [(control.reading.rawValue, 62), (answers.writer, 63)])
       let command = Array("enable\n".utf8)
       guard write(control.writer, command, command.count) == command.count else {
         throw perfFailed("perf cannot be told to begin")
@@ -232,11 +235,11 @@ struct Recorder {
     let nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC)
     defer { close(nowhere) }
     let script = try ChildProcess(
-      [
+      KernelHelper.guarding([
         "perf", "script", "-i", data, "--ns", "--show-mmap-events", "--show-task-events",
         "--show-lost-events", "--show-switch-events", "-F",
         "comm,pid,tid,cpu,time,event,trace",
-      ], descriptors: [(output.writer, 1), (nowhere, 2)])
+      ]), descriptors: [(output.writer, 1), (nowhere, 2)])
     output.closeWriter()
     let input = InputBytes(descriptor: output.reading, name: "perf script")
     let text = try TextLines.parse(input) { read in
@@ -273,7 +276,7 @@ struct Recorder {
     case .program(let program): arguments += ["--"] + program
     case .process(let id, _): arguments += ["-p", String(id)]
     }
-    let child = try ChildProcess(arguments)
+    let child = try ChildProcess(KernelHelper.guarding(arguments))
     if let process { maps = try mapsOnceTraced(process, child, isInterrupted) }
     let deadline = deadline()
     var isTold = false

@@ -122,6 +122,22 @@ import Testing
     #expect(run.errors.contains("r: the recording holds no operation to replay"))
   }
 
+  @Test func `what would hold more memory than allowed is refused before it begins`() throws {
+    let folder = try TemporaryFolder()
+    var events = [beginning(0, at: 0)]
+    events.append(
+      call(.mmap, CallArguments(0, 8 << 20, 3, 0x8022, .max, 0), at: 1, result: 0x10_0000))
+    try write(events, to: folder.path + "/r")
+    let run = try Tool.shell(
+      """
+      cd "$1"; $TOOL compare r --memory 7; echo $?; $TOOL compare r --memory 0; echo $?
+      $TOOL compare r --memory 9 --rounds 1 > out; echo $?
+      """, [folder.path])
+    #expect(run.output == "1\n64\n0\n", "\(run.errors)")
+    #expect(
+      run.errors.contains("a replay holds up to 8 MiB of pages at once, and 7 MiB may be used"))
+  }
+
   @Test func `an interrupt is 130`() throws {
     let run = try Tool.shell(
       """
