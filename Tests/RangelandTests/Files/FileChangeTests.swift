@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import CRangeland
 import RangelandTestSupport
 import Synchronization
 import SystemPackage
@@ -74,6 +75,25 @@ import Testing
     try object.punchHole(at: 7 * page + 10, length: 20)
     #expect(try byte(space, a + 7 * page + 9) == 0)
     #expect(try file.byte(7 * 4096 + 9) == 0)
+  }
+
+  /// Nothing is there to be taken, but whether a file may have such a range the file system says: ext4 refuses what lies
+  /// behind 16 TiB. Found by `Scripts/verify-long`, seed 706.
+  @Test(arguments: TestFile.folders)
+  func `a hole behind the end is what the file system makes of it`(_ folder: String) throws {
+    let (memory, space, _) = try makeSpaces(.ranged)
+    let file = try TestFile(pages: 2, in: folder)
+    let object = try FileObject(descriptor: file.descriptor, memory: memory)
+    let a = try space.map(
+      object, offset: 1 << 44, length: page, protection: [.read], sharing: .shared)
+    let answer = -rl_punch_hole(file.descriptor.rawValue, 1 << 44, page)
+    let refusal = errno { try space.advise(.remove, at: a, length: page) }
+    #expect((refusal?.rawValue ?? 0) == answer)
+    // Of memory no file system is asked.
+    let other = try FileObject(name: "memory", size: 2 * page, memory: memory)
+    let b = try space.map(
+      other, offset: 1 << 44, length: page, protection: [.read], sharing: .shared)
+    try space.advise(.remove, at: b, length: page)
   }
 
   @Test(arguments: LockPolicy.allCases)

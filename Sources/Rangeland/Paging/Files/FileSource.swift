@@ -248,6 +248,12 @@ final class FileSource: Sendable, Hashable {
     }
   }
 
+  /// Whether a hole behind the end is the source's matter too: a file system refuses ranges that no file of it can have
+  /// (Linux `vfs_fallocate`: `EFBIG`).
+  var isAskedBehindEnd: Bool {
+    if case .descriptor = backing { true } else { false }
+  }
+
   /// Makes a hole. `ENOTSUP`: there are none, zeros have to be written.
   func discard(_ range: Range<UInt64>) throws(Errno) {
     try ask(.discard(range))

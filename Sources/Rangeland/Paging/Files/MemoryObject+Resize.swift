@@ -38,14 +38,16 @@ extension UnsafeMutablePointer where Pointee == MemoryObject {
     var isOpen = false
     defer { if !isOpen { file.pointee.gate.open() } }
     let end = min(range.upperBound, (file.pointee.size.load(ordering: .acquiring) + 4095) & ~4095)
-    guard range.lowerBound < end else { return }
+    let source = file.pointee.source.takeUnretainedValue()
+    if range.lowerBound >= end, !source.isAskedBehindEnd { return }
     var writesZeros = false
     do throws(Errno) {
-      try file.pointee.source.takeUnretainedValue().discard(range.lowerBound..<end)
+      try source.discard(source.isAskedBehindEnd ? range : range.lowerBound..<end)
     } catch {
       if error != .notSupported { throw error }
       writesZeros = true
     }
+    if range.lowerBound >= end { return }
     let first = (range.lowerBound + 4095) >> 12
     let last = max(first, end >> 12)
     if writesZeros {
