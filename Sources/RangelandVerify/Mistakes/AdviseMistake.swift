@@ -33,7 +33,7 @@ enum AdviseMistake: String, MistakeFamily {
   case removeKeepsPages
   /// REMOVE of private memory is no error.
   case removeOfPrivate
-  /// REMOVE takes the page behind the range too.
+  /// REMOVE takes pages behind the range too.
   case removeTakesMore
   /// PAGEOUT of shared memory loses its contents.
   case pageOutLoses
@@ -133,7 +133,7 @@ private final class MistakenAdvise: MistakenSubject {
       let result = super.perform(call)
       var next = call
       next.at = (call.at + call.length + 4095) & ~4095
-      next.length = 4096
+      next.length = 16 * 4096
       if result == .success { _ = inner.perform(next) }
       return result
     case (.pageOutLoses, .pageOut):
