@@ -35,7 +35,7 @@ enum AdviseMistake: String, MistakeFamily {
   case removeOfPrivate
   /// REMOVE takes pages behind the range too.
   case removeTakesMore
-  /// PAGEOUT of shared memory loses its contents.
+  /// PAGEOUT and COLD of shared memory lose its contents.
   case pageOutLoses
   /// Wiping on fork is allowed for shared memory.
   case wipeOfShared
@@ -136,7 +136,7 @@ private final class MistakenAdvise: MistakenSubject {
       next.length = 16 * 4096
       if result == .success { _ = inner.perform(next) }
       return result
-    case (.pageOutLoses, .pageOut):
+    case (.pageOutLoses, .pageOut), (.pageOutLoses, .cold):
       let result = super.perform(call)
       if result == .success { _ = inner.perform(call.with(.remove)) }
       return result
