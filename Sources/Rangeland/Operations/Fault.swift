@@ -39,6 +39,7 @@ extension AddressSpace {
       case .doneAround: return mapAround(address, context)
       // Again, under the lock.
       case .refused(.outOfMemory) where makeRoom(context): break
+      case .overLimit: break
       case .refused(let reason):
         throw AccessFault(reason: reason, address: address, access: access)
       case .needsPage(let object, let index, let isRandom):
@@ -66,6 +67,9 @@ extension AddressSpace {
         if growStack(to: address, context) { continue }
         throw AccessFault(reason: .notMapped, address: address, access: access)
       case .refused(.outOfMemory) where makeRoom(context): continue
+      case .overLimit:
+        if makeRoomWithinLimit(context) { continue }
+        throw AccessFault(reason: .outOfMemory, address: address, access: access)
       case .refused(let reason):
         throw AccessFault(reason: reason, address: address, access: access)
       case .needsSpaceLock: preconditionFailure("a fault under the space lock asked for it")
@@ -81,6 +85,8 @@ extension AddressSpace {
     /// A page of a file has to be read in, under no lock: the object, with a reference, and the page.
     case needsPage(ObjectRef, UInt64, isRandom: Bool)
     case refused(AccessFault.Reason)
+    /// The limit of resident memory allows no page now.
+    case overLimit
     /// No VMA is there; a stack above may grow.
     case unmapped
     /// The VMA's lock word is not enough.
@@ -216,7 +222,7 @@ extension AddressSpace {
     // A copy comes for a page that is resident already.
     let isReplacement = source.map { $0.kind != .uncounted } ?? false
     guard let charge = counters.admitResident(isReplacement ? 0 : 1, context) else {
-      return .refused(.outOfMemory)
+      return .overLimit
     }
     guard let frame = arena.allocate(zeroed: source == nil, context) else {
       counters.settleResident(charge, 0, context)
@@ -350,7 +356,7 @@ extension AddressSpace {
       }
     guard let charge = counters.admitResident(kind == .uncounted ? 0 : 1, context) else {
       arena.release(frame, context)
-      return .refused(.outOfMemory)
+      return .overLimit
     }
     guard let leaf = tables.latchLeaf(page, creating: true, seen: seen, context) else {
       giveBack(frame, charge, context)

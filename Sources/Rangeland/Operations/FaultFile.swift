@@ -38,7 +38,7 @@ extension AddressSpace {
     if isTracked { entry.bits |= PageTableEntry.trackedBit }
     guard let charge = counters.admitResident(1, context) else {
       arena.release(frame, context)
-      return .refused(.outOfMemory)
+      return .overLimit
     }
     guard let leaf = tables.latchLeaf(page, creating: true, seen: seen, context) else {
       counters.settleResident(charge, 0, context)

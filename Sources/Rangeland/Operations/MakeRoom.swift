@@ -9,27 +9,25 @@
 import Synchronization
 
 extension AddressSpace {
-  /// Makes room for pages; whether there may be some. Under no lock; may block.
+  /// Makes room where there is no memory; whether there is some. Under no lock; may block.
   @inline(never)
-  func makeRoom(_ context: Context) -> Bool {
-    let isLimited = counters.countsResident
-    if isLimited && !hasRoom(context) {
-      // One at a time: what another is letting go still counts, and is not found any more.
-      while true {
-        let event = roomTurns.value
-        if !isMakingRoom.exchange(true, ordering: .acquiring) { break }
-        roomTurns.wait(since: event)
-      }
-      defer {
-        isMakingRoom.store(false, ordering: .releasing)
-        roomTurns.signal()
-      }
-      // Looked at last: what was not found may have gone with its mapping.
-      return hasRoom(context) || letFilePagesGo(64, context) || hasRoom(context)
+  func makeRoom(_ context: Context) -> Bool { memory.files.reclaim(64, context) > 0 }
+
+  /// Makes room within the space's own limit; whether there is some. Under no lock; may block.
+  @inline(never)
+  func makeRoomWithinLimit(_ context: Context) -> Bool {
+    // One at a time: what another is letting go still counts, and is not found any more.
+    while true {
+      let event = roomTurns.value
+      if !isMakingRoom.exchange(true, ordering: .acquiring) { break }
+      roomTurns.wait(since: event)
     }
-    if memory.files.reclaim(64, context) > 0 { return true }
-    // Others may have made room since it was refused.
-    return isLimited && memory.framesInUse < memory.frameLimit
+    defer {
+      isMakingRoom.store(false, ordering: .releasing)
+      roomTurns.signal()
+    }
+    // Looked at last: what was not found may have gone with its mapping.
+    return hasRoom(context) || letFilePagesGo(64, context) || hasRoom(context)
   }
 
   /// Whether the space's limit allows another page.

@@ -51,6 +51,8 @@ extension AddressSpace {
     var object: ObjectRef?
     var index: UInt64 = 0
     var isRandom = false
+    /// Room within the space's own limit.
+    var isOverLimit = false
   }
 
   /// Reads in or makes room, when nothing is held.
@@ -60,7 +62,8 @@ extension AddressSpace {
     if let object = wanted.object {
       return bringIn(object, wanted.index, isRandom: wanted.isRandom, context)
     }
-    return makeRoom(context) ? nil : .outOfMemory
+    let hasRoom = wanted.isOverLimit ? makeRoomWithinLimit(context) : makeRoom(context)
+    return hasRoom ? nil : .outOfMemory
   }
 
   /// Populates up to the first page that cannot be had under the hold.
@@ -123,6 +126,9 @@ extension AddressSpace {
       return nil
     case .refused(.outOfMemory):
       wanted = WantedPage(address: page)
+      return nil
+    case .overLimit:
+      wanted = WantedPage(address: page, isOverLimit: true)
       return nil
     case .refused, .unmapped: return .badAddress
     case .needsSpaceLock: preconditionFailure("a fault under the space lock asked for it")
