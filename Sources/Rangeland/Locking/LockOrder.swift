@@ -12,6 +12,8 @@ import RangeLocks
 /// A level of the lock-order tree, outermost first.
 enum LockRank: UInt8, CaseIterable {
   case space
+  /// Pages of an object go: those who need one wait, and whoever takes them out goes on to all who map them.
+  case objectRemoval
   case objectMappings
   case layoutLeaf
   case layoutShape

@@ -364,9 +364,10 @@ extension AddressSpace {
     }
     LockMap.observe(.pageTableEntry, .pageTable, .write)
     if kind == .sharedMemory && arena.isRemoved(frame) {
-      // It went while we looked (MADV_REMOVE): begin again.
+      // It goes (MADV_REMOVE): begin again when nobody sees it any more, lest some see a new page and some this one.
       leaf.pointee.latch.unlock(.pageTable)
       giveBack(frame, charge, context)
+      object.waitForRemoval()
       return mapObjectPage(backing, page, record, writable: writable, context)
     }
     let entry = PageTableEntry(frame: frame, rights: rights, kind: kind)

@@ -8,8 +8,12 @@
 // `truncate_inode_folio`.
 
 extension AddressSpace {
-  /// Empties the object's pages that a held range maps. When the drop list's `shootdown()` has run nobody reads or
-  /// writes an old page any more; a fault that has found one and not yet mapped it finds it marked, and looks again.
+  /// Pages that are taken out between two looks of those who wait for one of them.
+  private static var batch: UInt64 { 512 }
+
+  /// Empties the object's pages that a held range maps. While one of its mappings shows an old page none shows a new
+  /// one: a page is marked, taken out of all page tables, and only when nobody can use it any more taken out of the
+  /// object. A fault that finds a marked page waits until it is gone (Linux `shmem_falloc`).
   func punchHole(
     _ piece: AddressRange, _ backing: MappingRef, into drops: inout FrameDropList,
     _ context: Context
@@ -17,19 +21,42 @@ extension AddressSpace {
     let object = backing.pointee.object
     let end = backing.pageIndex(piece.start) + piece.length >> 12
     var index = backing.pageIndex(piece.start)
-    while let page = object.takePage(from: index, below: end, context) {
+    while index < end {
+      object.pointee.removalLatch.lock(.objectRemoval)
+      index = punchBatch(of: object, from: index, below: end, into: &drops, context)
+      object.pointee.removalLatch.unlock(.objectRemoval)
+    }
+  }
+
+  /// A batch of them; where the next begins. Needs the latch of removals.
+  private func punchBatch(
+    of object: ObjectRef, from start: UInt64, below end: UInt64, into drops: inout FrameDropList,
+    _ context: Context
+  ) -> UInt64 {
+    var next = start
+    var count: UInt64 = 0
+    while count < Self.batch, let page = object.markPage(from: next, below: end) {
       while !unmap(page.frame, page.index, of: object, into: &drops, context) {
         // A page that is mapped at more places than the list holds.
         drops.makeRoom(FrameCache.dropCapacity)
       }
+      next = page.index + 1
+      count += 1
+    }
+    if count == 0 { return end }
+    drops.shootdown()
+    park.pass(.advise)
+    var index = start
+    while let page = object.takeMarkedPage(from: index, below: next, context) {
       drops.makeRoom(1)
       // The object's own reference.
       drops.addFrame(page.frame)
       index = page.index + 1
     }
+    return next
   }
 
-  /// Takes a page that an object has lost out of the page tables; `false` = the list is full, call again.
+  /// Takes a page that an object is to lose out of the page tables; `false` = the list is full, call again.
   private func unmap(
     _ frame: FrameNumber, _ index: UInt64, of object: ObjectRef, into drops: inout FrameDropList,
     _ context: Context

@@ -15,6 +15,8 @@ import Testing
     _ policy: LockPolicy
   ) throws {
     let space = try makeSpace(policy)
+    // Between taking pages out of the page tables and out of the object too.
+    space.yieldInsideOperations()
     #if RANGELAND_TSAN
       let rounds: UInt64 = 1_000
     #else

@@ -57,11 +57,26 @@ import Testing
         let end = random.chance(30) ? .max : start &+ 1 &+ random.below(100)
         if end <= start { continue }
         let expected = model.filter { $0 >= start && $0 < end }.sorted()
-        var taken: [UInt64] = []
+        var marked: [UInt64] = []
         var next = start
-        while let page = object.takePage(from: next, below: end, context) {
-          taken.append(page.index)
+        while let page = object.markPage(from: next, below: end) {
+          marked.append(page.index)
           #expect(memory.arena.isRemoved(page.frame))
+          next = page.index + 1
+        }
+        #expect(marked == expected)
+        // One that is made now stays.
+        let late = start + random.below(min(100, end - start))
+        if !model.contains(late), random.chance(50),
+          case .frame(let frame) = object.pageCreating(late, context)
+        {
+          memory.arena.release(frame, context)
+          model.insert(late)
+        }
+        var taken: [UInt64] = []
+        next = start
+        while let page = object.takeMarkedPage(from: next, below: end, context) {
+          taken.append(page.index)
           memory.arena.release(page.frame, context)
           next = page.index + 1
         }

@@ -47,7 +47,7 @@ extension UnsafeMutablePointer where Pointee == FrameArena {
     assert(old > 0, "FrameArena.retain: the frame is free")
   }
 
-  /// Marks a page that its object has lost, until the frame is free. The caller has a reference.
+  /// Marks a page that its object loses, until the frame is free. The object has a reference.
   func markRemoved(_ frame: FrameNumber) {
     // Partner: `isRemoved`. See `PageTables.latchLeafInOrder`.
     pointee.metadata[Int(frame)].flags.bitwiseOr(

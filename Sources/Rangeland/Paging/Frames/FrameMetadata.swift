@@ -35,7 +35,7 @@ struct FrameMetadata: ~Copyable {
   /// Page index in `object`; in the first frame of a free batch: the next batch.
   var index: UInt64
 
-  /// The page was taken from its object: whoever has found it there and not mapped it yet does not.
+  /// The page is being taken from its object: whoever has found it there and not mapped it yet does not.
   static var removedFlag: UInt32 { 2 }
   /// The page was written through a pin (Linux `PG_dirty`): survives unmapping.
   static var dirtyFlag: UInt32 { 1 }

@@ -116,25 +116,48 @@ extension UnsafeMutablePointer where Pointee == MemoryObject {
     return .frame(there)
   }
 
-  /// Takes the first page in `[start, end)` out of the object, and marks its frame; `nil` when there is none. The
-  /// caller gets the object's reference. Takes the latch of the pages.
-  func takePage(
+  /// Marks the first page in `[start, end)`, which is to be taken out; `nil` when there is none. Nobody maps it from
+  /// then on. Takes the latch of the pages; needs that of removals, which keeps the page there.
+  func markPage(from start: UInt64, below end: UInt64) -> (index: UInt64, frame: FrameNumber)? {
+    pointee.pagesLatch.lock(.pageTable)
+    defer { pointee.pagesLatch.unlock(.pageTable) }
+    LockMap.observe(.objectPages, .pageTable, .write)
+    guard let index = nextPageLocked(start, below: end) else { return nil }
+    let frame = findLocked(index)
+    pointee.arena.markRemoved(frame)
+    return (index, frame)
+  }
+
+  /// Waits until a page that was found marked is taken out. With nothing latched.
+  func waitForRemoval() {
+    pointee.removalLatch.lock(.objectRemoval)
+    pointee.removalLatch.unlock(.objectRemoval)
+  }
+
+  /// Takes the first page in `[start, end)` that is marked out of the object; `nil` when there is none. The
+  /// caller gets the object's reference. Takes the latch of the pages; needs that of removals.
+  func takeMarkedPage(
     from start: UInt64, below end: UInt64, _ context: Context
   ) -> (index: UInt64, frame: FrameNumber)? {
     pointee.pagesLatch.lock(.pageTable)
     defer { pointee.pagesLatch.unlock(.pageTable) }
     LockMap.observe(.objectPages, .pageTable, .write)
-    guard let root = pointee.pagesRoot else { return nil }
-    let height = pointee.pagesHeight
-    guard let page = takeLocked(root, height, 0, start, end, context) else { return nil }
-    if root.pointee.count == 0 {
-      context.recycle(root, .objectIndexNode)
-      pointee.pagesRoot = nil
-      pointee.pagesHeight = 0
+    var index = start
+    while let found = nextPageLocked(index, below: end), let root = pointee.pagesRoot {
+      index = found + 1
+      // Made after the others were marked.
+      if !pointee.arena.isRemoved(findLocked(found)) { continue }
+      let height = pointee.pagesHeight
+      let page = takeLocked(root, height, 0, found, found + 1, context)
+      if root.pointee.count == 0 {
+        context.recycle(root, .objectIndexNode)
+        pointee.pagesRoot = nil
+        pointee.pagesHeight = 0
+      }
+      pointee.pageCount.subtract(1, ordering: .relaxed)
+      return page
     }
-    pointee.pageCount.subtract(1, ordering: .relaxed)
-    pointee.arena.markRemoved(page.frame)
-    return page
+    return nil
   }
 
   /// The same below `node`, whose first index is `base`; nodes that become empty are freed.

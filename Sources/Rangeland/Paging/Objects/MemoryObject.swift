@@ -43,6 +43,8 @@ struct MemoryObject: ~Copyable {
 
   /// Guards the mapping set. Rank: object mappings.
   let latch = Latch()
+  /// Held while pages of shared memory are being taken out: who needs one of them waits for it. Rank: object removal.
+  let removalLatch = Latch()
   /// First mapping. Guarded by `latch`.
   var mappings: MappingRef?
 
