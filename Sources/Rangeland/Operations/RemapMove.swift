@@ -69,7 +69,7 @@ extension AddressSpace {
       try layout.pointee.remove(target, hold, context, &change)
       throw .noMemory
     }
-    tables.move(source, to: address, &drops, context)
+    movePages(source, to: address, attributes.backing, &drops, context)
     let moved = AddressRange(start: address, end: address + request.oldLength)
     if request.keepsSource {
       leaveBehind(source, hold, context, &change)
@@ -80,7 +80,7 @@ extension AddressSpace {
         // No memory for the records of a cut: all goes back. If there is no memory for that either the source
         // stays mapped, empty, which is what Linux does.
         if tables.reserve(toMove: moved, to: source.start, context) {
-          tables.move(moved, to: source.start, &drops, context)
+          movePages(moved, to: source.start, attributes.backing, &drops, context)
           try layout.pointee.remove(target, hold, context, &change)
           throw error
         }
@@ -91,6 +91,20 @@ extension AddressSpace {
     tables.zap(source, into: &drops, freeingTables: true, context)
     drops.shootdown()
     return .done(address)
+  }
+
+  /// Moves the pages. None of shared memory is taken out of its object meanwhile: whoever does would find it at neither
+  /// place (Linux `take_rmap_locks`). Files do that with the range of each mapping held.
+  private func movePages(
+    _ source: AddressRange, to target: Address, _ backing: MappingRef?,
+    _ drops: inout FrameDropList, _ context: Context
+  ) {
+    guard let object = backing?.pointee.object, object.pointee.file == nil else {
+      return tables.move(source, to: target, &drops, context)
+    }
+    object.pointee.removalLatch.lock(.objectRemoval)
+    tables.move(source, to: target, &drops, context)
+    object.pointee.removalLatch.unlock(.objectRemoval)
   }
 
   /// What the VMA is at its new place: the same object and identity at another distance, with the same offsets.

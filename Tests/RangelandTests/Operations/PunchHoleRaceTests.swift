@@ -61,4 +61,48 @@ import Testing
     #expect(resident == space.presentPages(in: .wholeSpace).count)
     space.checkInvariants()
   }
+
+  @Test(arguments: LockPolicy.allCases)
+  func `a mapping that moves while holes are punched shows what the others show`(
+    _ policy: LockPolicy
+  ) throws {
+    let space = try makeSpace(policy)
+    #if RANGELAND_TSAN
+      let rounds: UInt64 = 1_000
+    #else
+      let rounds: UInt64 = 3_000
+    #endif
+    try mapPages(space, 0, 4, sharing: .shared)
+    let places = [base + (1 << 30), base + (2 << 30)]
+    _ = try space.remap(at: base, length: 0, to: 4 * page, .fixed(places[0]))
+    let running = Atomic<Bool>(true)
+    let wrong = Atomic<Int>(0)
+    withWatchdog("holes and moves, \(policy)") {
+      runThreads(2) { thread in
+        defer { running.store(false, ordering: .releasing) }
+        do {
+          if thread == 1 {
+            var random = SeededRandom(for: "holes")
+            while running.load(ordering: .acquiring) {
+              try space.advise(.remove, at: base + random.below(4) * page, length: page)
+            }
+            return
+          }
+          for round in 1...rounds {
+            let (old, new) = (places[Int(round + 1) & 1], places[Int(round) & 1])
+            _ = try space.remap(at: old, length: 4 * page, to: 4 * page, .fixed(new))
+            let offset = round % 4 * page
+            try space.store(round, at: base + offset)
+            let seen = try space.load(UInt64.self, at: new + offset)
+            if seen != round && seen != 0 { wrong.add(1, ordering: .relaxed) }
+          }
+        } catch {
+          Issue.record("\(error)")
+        }
+      }
+    }
+    #expect(wrong.load(ordering: .relaxed) == 0)
+    #expect(space.usage.residentSharedPages == space.presentPages(in: .wholeSpace).count)
+    space.checkInvariants()
+  }
 }

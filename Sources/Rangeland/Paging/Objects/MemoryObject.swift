@@ -43,7 +43,8 @@ struct MemoryObject: ~Copyable {
 
   /// Guards the mapping set. Rank: object mappings.
   let latch = Latch()
-  /// Held while pages of shared memory are being taken out: who needs one of them waits for it. Rank: object removal.
+  /// Held while pages of shared memory are being taken out: who needs one of them waits for it, and who moves some to
+  /// other addresses holds it. Rank: object removal.
   let removalLatch = Latch()
   /// First mapping. Guarded by `latch`.
   var mappings: MappingRef?
