@@ -12,6 +12,15 @@ struct HistoryCall: Sendable {
   var ended: Int
 }
 
+extension KernelProcess.AddressPair {
+  /// Of a history's window: where its shared memory stands, which threads map a second time in the window.
+  var sharedMemory: KernelProcess.AddressPair {
+    let start = end + 256 * 4096
+    return KernelProcess.AddressPair(
+      start: start, end: start + UInt64(PageModel.memoryPages) * 4096)
+  }
+}
+
 /// A history: calls of several threads that overlap, from a known state to another.
 struct History: Sendable {
   /// The pages that the calls work on; everything else is taken.
@@ -27,10 +36,13 @@ struct History: Sendable {
   var text: String {
     let base = window.start
     func line(_ call: VerifyCall) -> String {
-      var call = call
-      if call.at >= window.start, call.at < window.end {
-        call.address = VerifyAddress(.high, call.at - base)
+      func named(_ address: VerifyAddress) -> VerifyAddress {
+        address.offset >= window.start && address.offset < window.sharedMemory.end
+          ? VerifyAddress(.high, address.offset - base) : address
       }
+      var call = call
+      call.address = named(call.address)
+      call.target = named(call.target)
       return "\(call)"
     }
     var text = prologue.map { "       before  \(line($0))\n" }.joined()

@@ -124,9 +124,17 @@ final class HistoryBatch: @unchecked Sendable {
       let word = file[place * 4096..<place * 4096 + 8]
       model.setFile(place, word.dropFirst().allSatisfy { $0 == 0 } ? UInt64(word.first!) : 255)
     }
+    let memory = window.sharedMemory
+    for place in 0..<PageModel.memoryPages {
+      let page = VerifyAddress(nil, memory.start + UInt64(place) * 4096)
+      let seen = subject.perform(VerifyCall(.load, page, 8))
+      model.setMemory(place, 0..<255 ~= seen.result ? UInt64(seen.result) : 255)
+    }
     finals.append(model)
-    _ = subject.perform(
-      VerifyCall(.munmap, VerifyAddress(nil, window.start), window.end - window.start))
+    for part in [window, memory] {
+      _ = subject.perform(
+        VerifyCall(.munmap, VerifyAddress(nil, part.start), part.end - part.start))
+    }
   }
 }
 

@@ -36,7 +36,7 @@ struct HistoryChecker {
     while let state = path.last?.state {
       let last = path.count - 1
       if path[last].isComplete {
-        if state.pages == history.final { return .explained(path.compactMap(\.thread)) }
+        if state.pages.seen == history.final { return .explained(path.compactMap(\.thread)) }
         path[last].moves = []
       }
       guard let (thread, move) = path[last].moves.popLast() else {

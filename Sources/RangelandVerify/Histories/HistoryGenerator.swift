@@ -2,6 +2,8 @@
 //
 // Random calls on a few pages, so that threads meet in nearly all of them.
 
+import Rangeland
+
 struct HistoryGenerator {
   var random: VerifyRandom
   let window: KernelProcess.AddressPair
@@ -15,7 +17,13 @@ struct HistoryGenerator {
 
   /// What is there before the threads begin: some pages are mapped, some hold a value.
   mutating func prologue() -> [VerifyCall] {
+    let memory = window.sharedMemory
     var calls = [truncate(0), truncate(2 + random.below(6))]
+    calls.append(
+      VerifyCall(
+        .mmap, VerifyAddress(nil, memory.start), memory.end - memory.start, protection: 3,
+        flags: VerifyCall.fixed | VerifyCall.shared | VerifyCall.anonymous))
+    if random.chance(60) { calls.append(mapAgain()) }
     if random.chance(60) {
       let (at, length) = range()
       calls.append(mapFile(at, length))
@@ -35,7 +43,12 @@ struct HistoryGenerator {
     let (at, length) = range()
     let address = VerifyAddress(nil, at)
     var call: VerifyCall
-    switch random.below(100) {
+    switch random.below(120) {
+    case 100..<104: call = mapAgain()
+    case 104..<112: call = move(at, length)
+    case 112..<116: call = punch()
+    case 116..<118: call = VerifyCall(.store, memoryPage(), 8, value: value)
+    case 118..<120: call = VerifyCall(.load, memoryPage(), 8)
     case 0..<22: call = VerifyCall(.store, address, 8, value: value)
     case 22..<44: call = VerifyCall(.load, address, 8)
     case 44..<47: call = VerifyCall(.fork, VerifyAddress(nil, 0), 0)
@@ -59,6 +72,40 @@ struct HistoryGenerator {
     let first = random.below(pages)
     let length = 1 + random.below(min(4, pages - first))
     return (window.start + first * 4096, length * 4096)
+  }
+
+  private mutating func memoryPage() -> VerifyAddress {
+    VerifyAddress(
+      nil, window.sharedMemory.start + random.below(UInt64(PageModel.memoryPages)) * 4096)
+  }
+
+  /// Pages of the shared memory stand in the window too.
+  private mutating func mapAgain() -> VerifyCall {
+    let (target, length) = range()
+    let last = UInt64(PageModel.memoryPages) - length / 4096
+    let source = window.sharedMemory.start + random.below(last + 1) * 4096
+    var call = VerifyCall(.mremap, VerifyAddress(nil, source), 0)
+    (call.newLength, call.target) = (length, VerifyAddress(nil, target))
+    call.flags = RemapCall.mayMove | RemapCall.fixed
+    return call
+  }
+
+  /// Pages go to another place in the window, which may lie over where they are.
+  private mutating func move(_ at: UInt64, _ length: UInt64) -> VerifyCall {
+    var call = VerifyCall(.mremap, VerifyAddress(nil, at), length)
+    let target = window.start + random.below(pages - length / 4096 + 1) * 4096
+    (call.newLength, call.target) = (length, VerifyAddress(nil, target))
+    call.flags = RemapCall.mayMove | RemapCall.fixed
+    return call
+  }
+
+  /// A hole in the shared memory.
+  private mutating func punch() -> VerifyCall {
+    let at = memoryPage()
+    let length = (1 + random.below(3)) * 4096
+    return VerifyCall(
+      .madvise, at, min(length, window.sharedMemory.end - at.offset),
+      flags: UInt64(Advice.remove.rawValue))
   }
 
   /// The file gets so many pages.

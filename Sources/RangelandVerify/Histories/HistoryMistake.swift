@@ -16,6 +16,10 @@ enum HistoryMistake: String, CaseIterable, Sendable {
   case noReplaceLooksFirst
   /// An address is chosen, and mapped some time later whatever is there then.
   case placementLooksFirst
+  /// A move takes its first page along, and the others some time later.
+  case moveHalves
+  /// A hole in shared memory is filled again, some time later, with what was there.
+  case holeFillsAgain
   /// A store is made when its thread makes the next call.
   case storeLate
   /// DONTNEED throws away when its thread makes the next call.
@@ -64,6 +68,25 @@ private final class MistakenHistory: ForwardingSubject {
       rest.at += 4096
       rest.length -= 4096
       return inner.perform(rest)
+    case (.moveHalves, .mremap) where call.length > 4096:
+      var first = call
+      (first.length, first.newLength) = (4096, 4096)
+      let outcome = inner.perform(first)
+      if outcome.result < 0 { return outcome }
+      wait()
+      var rest = call
+      rest.at += 4096
+      rest.target = VerifyAddress(nil, call.target.offset + 4096)
+      (rest.length, rest.newLength) = (call.length - 4096, call.length - 4096)
+      _ = inner.perform(rest)
+      return outcome
+    case (.holeFillsAgain, .madvise) where call.flags == UInt64(Advice.remove.rawValue):
+      let seen = inner.perform(VerifyCall(.load, call.address, 8))
+      let outcome = inner.perform(call)
+      wait()
+      _ = inner.perform(
+        VerifyCall(.store, call.address, 8, value: UInt64(bitPattern: seen.result)))
+      return outcome
     case (.fixedUnmapsFirst, .mmap) where call.isFixed && !call.isNoReplace:
       _ = inner.perform(VerifyCall(.munmap, call.address, call.length))
       wait()

@@ -2,8 +2,9 @@
 //
 // How far a search for an order has come, and the steps from there: the sequential model at work.
 //
-// A call is one step, with three exceptions:
+// A call is one step, with four exceptions:
 // - MADV_DONTNEED throws pages away one by one, as Linux does: other threads' accesses may fall between two pages.
+// - MADV_REMOVE takes pages out of shared memory one by one too.
 // - msync looks at one mapping after the other, and holds nothing while it writes.
 // - Under `.ranged` a mapping whose address the space chooses looks for a gap while others change the layout, takes
 //   what it chose in one step, and maps in another (docs/design.md, section 4, rule 3). What it chose must be free
@@ -119,6 +120,10 @@ struct HistoryState: Hashable {
     let first = Int((call.at &- window.start) / 4096)
     let length = Self.length(call)
     switch call.kind {
+    case .mmap where window.sharedMemory.start <= call.at:
+      // The first call of a history.
+      for place in 0..<PageModel.memoryPages { pages.setMemory(place, 0) }
+      outcome = VerifyOutcome(result: Int64(call.at))
     case .mmap: outcome = map(call, first, length, thread, window, move)
     case .munmap:
       for page in first..<first + length { pages.unmap(page) }
@@ -131,10 +136,7 @@ struct HistoryState: Hashable {
       }
       outcome = page < first + length ? VerifyOutcome(.noMemory) : .success
     case .mapFile:
-      // Whoever has chosen these pages has to choose again.
-      for other in 0..<Self.mostThreads where chosen[other] & Self.bits(first, length) != 0 {
-        chosen[other] = 0
-      }
+      takeFromChoosers(Self.bits(first, length))
       for i in 0..<length {
         pages.map(first + i, rights: call.protection, filePage: Int(call.value / 4096) + i)
       }
@@ -146,6 +148,12 @@ struct HistoryState: Hashable {
       var copied = VerifyOutcome.success
       copied.output = pages.child
       outcome = copied
+    case .madvise where window.sharedMemory.start <= call.at:
+      let place = Int((call.at - window.sharedMemory.start) / 4096) + Int(progress[thread])
+      pages.setMemory(place, 0)
+      progress[thread] += 1
+      outcome = Int(progress[thread]) < length ? nil : .success
+    case .mremap: outcome = remap(call, first, thread, window)
     case .madvise, .msync:
       let page = first + Int(progress[thread] & ~Self.sawHole)
       progress[thread] += 1
@@ -161,7 +169,10 @@ struct HistoryState: Hashable {
       }
     default:
       precondition(call.isAccess, "the sequential model does not know \(call.kind)")
-      outcome = access(call, first)
+      outcome =
+        window.sharedMemory.start <= call.at
+        ? accessMemory(call, Int((call.at - window.sharedMemory.start) / 4096))
+        : access(call, first)
     }
     if outcome != nil {
       done[thread] += 1
@@ -170,6 +181,39 @@ struct HistoryState: Hashable {
       ruledOut[thread] = 0
     }
     return outcome
+  }
+
+  /// Whoever has chosen pages that a fixed mapping takes has to choose again.
+  private mutating func takeFromChoosers(_ bits: UInt16) {
+    for other in 0..<Self.mostThreads where chosen[other] & bits != 0 { chosen[other] = 0 }
+  }
+
+  private mutating func remap(
+    _ call: VerifyCall, _ first: Int, _ thread: Int, _ window: KernelProcess.AddressPair
+  ) -> VerifyOutcome {
+    let target = Int((call.target.offset - window.start) / 4096)
+    let length = Int(call.newLength / 4096)
+    let moved = VerifyOutcome(result: Int64(call.target.offset))
+    if call.length == 0 {
+      let place = Int((call.at - window.sharedMemory.start) / 4096)
+      takeFromChoosers(Self.bits(target, length))
+      for i in 0..<length { pages.map(target + i, memoryPage: place + i) }
+      return moved
+    }
+    if abs(first - target) < length { return VerifyOutcome(.invalidArgument) }
+    if !pages.isMapped(first) { return VerifyOutcome(.badAddress) }
+    // Holes between them are not moved: what stands there stays.
+    for i in 0..<length where pages.isMapped(first + i) {
+      takeFromChoosers(Self.bits(target + i, 1))
+      pages.move(first + i, to: target + i)
+    }
+    return moved
+  }
+
+  private mutating func accessMemory(_ call: VerifyCall, _ place: Int) -> VerifyOutcome {
+    if call.kind == .load { return VerifyOutcome(result: Int64(pages.memory(place))) }
+    pages.setMemory(place, call.value)
+    return .success
   }
 
   private mutating func access(_ call: VerifyCall, _ page: Int) -> VerifyOutcome {
@@ -205,10 +249,7 @@ struct HistoryState: Hashable {
       if call.isNoReplace, (first..<first + length).contains(where: { pages.isMapped($0) }) {
         return VerifyOutcome(.fileExists)
       }
-      // Whoever has chosen these pages has to choose again.
-      for other in 0..<Self.mostThreads where chosen[other] & Self.bits(first, length) != 0 {
-        chosen[other] = 0
-      }
+      takeFromChoosers(Self.bits(first, length))
     } else if chosen[thread] != 0 {
       start = chosen[thread].trailingZeroBitCount
     } else {

@@ -63,7 +63,8 @@ public struct HistoryVerification {
   static let required = [
     "fork ok", "ftruncate ok", "load SEGV_ACCERR", "load SEGV_MAPERR", "load ok", "load signal 7/2",
     "madvise-dontneed ENOMEM", "mmap_file ok", "msync ENOMEM", "msync ok",
-    "madvise-dontneed ok",
+    "madvise-dontneed ok", "madvise-remove ok", "mremap-again ok", "mremap-move EFAULT",
+    "mremap-move EINVAL", "mremap-move ok",
     "mmap ENOMEM",
     "mmap ok", "mmap-fixed ok", "mmap-hint ok", "mmap-noreplace EEXIST", "mmap-noreplace ok",
     "mprotect ENOMEM", "mprotect ok", "munmap ok", "store SEGV_ACCERR", "store SEGV_MAPERR",
@@ -90,7 +91,8 @@ public struct HistoryVerification {
         break
       }
       let subject = try SpaceSubject(
-        windows: [Self.window], policy: policy, memory: memory, heapBefore: 0, files: files)
+        windows: [Self.window, Self.window.sharedMemory], policy: policy, memory: memory,
+        heapBefore: 0, files: files)
       subject.space.yieldInsideOperations()
       let batch = HistoryBatch(
         mistake?.make(subject) ?? subject, window: Self.window, threads: threads, calls: calls,
@@ -146,6 +148,7 @@ extension History {
     let isPlaced = call.call.kind == .mmap && !call.call.isFixed
     let start =
       isPlaced && call.outcome.result >= 0 ? UInt64(call.outcome.result) : call.call.at
+    // Of a move the place that it goes to is left out.
     return start / 4096..<(start + call.call.length + 4095) / 4096
   }
 }
