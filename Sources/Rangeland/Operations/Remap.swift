@@ -273,13 +273,19 @@ extension AddressSpace {
   }
 
   /// Removes a range inside a hold: layout, then page tables. What the pages held goes to `drops`.
+  ///
+  /// - Parameter reserving: what was mapped is reserved for what comes next.
   func removeWithin(
-    _ range: AddressRange, _ hold: borrowing WriteHold, _ context: Context,
+    _ range: AddressRange, reserving: Bool = false, _ hold: borrowing WriteHold, _ context: Context,
     _ change: inout LayoutChange, _ drops: inout FrameDropList
   ) throws(Errno) {
     try refuseSealed(range, hold, context, &change)
     try refuseCut(range)
-    try layout.pointee.remove(range, hold, context, &change)
+    if reserving {
+      try layout.pointee.reserve(range, hold, context, &change)
+    } else {
+      try layout.pointee.remove(range, hold, context, &change)
+    }
     LockMap.observe(.pageTableEntry, hold, range)
     tables.zap(range, into: &drops, freeingTables: true, context)
     drops.shootdown()

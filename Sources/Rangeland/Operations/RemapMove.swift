@@ -4,6 +4,7 @@
 //
 // Linux: mm/mremap.c `move_vma`, `copy_vma_and_data`, `dontunmap_complete`; mm/vma.c `copy_vma`.
 
+import CRangeland
 import RangeLocks
 import SystemPackage
 
@@ -15,7 +16,20 @@ extension AddressSpace {
   ) throws(Errno) -> RemapStep {
     let target = AddressRange(
       start: request.newAddress, end: request.newAddress + request.newLength)
-    try removeWithin(target, hold, context, &change, &drops)
+    // Nobody chooses what is free between one mapping and the next.
+    try removeWithin(target, reserving: true, hold, context, &change, &drops)
+    do throws(Errno) {
+      return try moveIntoReserved(request, target, hold, context, &change, &drops)
+    } catch {
+      while !layout.pointee.giveUp(target, hold, context, &change) { rl_yield() }
+      throw error
+    }
+  }
+
+  private func moveIntoReserved(
+    _ request: RemapRequest, _ target: AddressRange, _ hold: borrowing WriteHold,
+    _ context: Context, _ change: inout LayoutChange, _ drops: inout FrameDropList
+  ) throws(Errno) -> RemapStep {
     // The target may have been a part of the same VMA.
     guard let record = layout.pointee.find(request.start) else { throw .badAddress }
     let flags = record.pointee.flags
