@@ -35,6 +35,7 @@ public struct SimulationProgram: Sendable {
   /// Threads that begin with the simulation (after a pause of their own).
   var roots: [Int] = []
   var attributes: [Attributes] = []
+  var moves: [SimulationMove] = []
   /// The VMAs at the start.
   var areas: [(start: UInt64, end: UInt64, attributes: UInt32)] = []
 
