@@ -69,6 +69,14 @@ public struct SimulationProgram: Sendable {
   /// The number of steps, pauses and starts of threads included.
   public var stepCount: Int { steps.count }
 
+  /// The same without what is simulated.
+  var withoutSteps: SimulationProgram {
+    var rest = self
+    rest.steps = SimulationSteps(threads: threadCount)
+    (rest.dependencies, rest.moves, rest.attributes, rest.areas) = ([], [], [], [])
+    return rest
+  }
+
   /// The most virtual processors that a simulation of it may have, and none beyond 64: without scheduler events not
   /// more than it was recorded on, which are 2 where the recording does not say.
   public var mostCores: Int { calibration == .full ? 64 : min(64, processors ?? 2) }
