@@ -118,6 +118,8 @@ let package = Package(
       name: "FileRanges",
       dependencies: ["RangeLocks", .product(name: "SystemPackage", package: "swift-system")],
       path: "Examples/FileRanges", swiftSettings: ours),
+    // A slow program to be recorded: docs/walk-through.md.
+    .executableTarget(name: "ArenaPool", path: "Examples/ArenaPool"),
     .testTarget(
       name: "RangeLocksTests", dependencies: ["CRangeland", "RangeLocks", "RangelandTestSupport"],
       swiftSettings: ours),

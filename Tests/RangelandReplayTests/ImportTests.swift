@@ -322,7 +322,7 @@ let wholeRun = """
     var parser = PerfTextParser()
     var line = head + "syscalls:sys_exit_munmap: 0x0"
     try line.withUTF8 { try parser.line($0) }
-    let event = try #require(parser.text.events.first)
+    let event = try #require(parser.text.events.elements.first)
     #expect(event.process == process && event.thread == thread && event.time == time)
   }
 

@@ -83,13 +83,16 @@ extension UnsafeMutablePointer where Pointee == SpaceLock {
   }
 
   /// The same with statistics: a try first, so that only real waits are counted.
+  ///
+  /// - Parameter both: of a request for two ranges these, of which `range` is the hull.
   @inline(never)
-  private func acquireCounted(
+  func acquireCounted(
     _ range: AddressRange?, _ mode: LockMode, _ operation: OperationKind,
-    _ ledger: UnsafeMutablePointer<WaitLedger>
+    _ ledger: UnsafeMutablePointer<WaitLedger>, both: (AddressRange, AddressRange)? = nil
   ) -> HoldCore {
     let whole = range ?? .wholeSpace
     let slot = ledger.pointee.announce(range, mode, operation)
+    if let both { slot.pointee.narrow(both.0, both.1) }
     var hold: RangeHold?
     let backing: HoldBacking
     switch pointee.policy {
@@ -161,6 +164,11 @@ extension WriteHold {
       // A wait of its own: the semaphore is held already.
       if cell.pointee.readers != 0 {
         let slot = ledger.pointee.announce(core.range, .write, core.operation)
+        if let asked = core.ledgerSlot?.pointee.ranges, asked.second.end != 0 {
+          slot.pointee.narrow(
+            AddressRange(start: asked.first.start, end: asked.first.end),
+            AddressRange(start: asked.second.start, end: asked.second.end))
+        }
         ledger.beginWait(slot)
         _ = cell.pointee.startWrite()
         ledger.endWait(slot)

@@ -17,11 +17,16 @@ extension UnsafeMutablePointer where Pointee == SpaceLock {
     let hull = AddressRange(start: low.start, end: max(low.end, high.end))
     if low.end >= high.start { return write(hull, operation) }
     if pointee.policy != .ranged {
-      var hold = write(hull, operation)
+      var hold: WriteHold
+      if let ledger = pointee.ledger {
+        LockOrder.willWait(.space)
+        hold = WriteHold(core: acquireCounted(hull, .write, operation, ledger, both: (low, high)))
+      } else {
+        hold = write(hull, operation)
+      }
       #if RANGELAND_CHECKS
         hold.core.gap = AddressRange(start: low.end, end: high.start)
       #endif
-      if let slot = hold.core.ledgerSlot { slot.pointee.narrow(low, high) }
       return hold
     }
     LockOrder.willWait(.space)

@@ -39,7 +39,10 @@ struct SpaceLock: ~Copyable {
     switch policy {
     case .semaphore, .perVMA: semaphore.queuedCount()
     case .ranged, .wholeRange:
-      ranges._withUnsafeGuaranteedRef { $0.requests().count { $0.state == .waiting } }
+      // One for two ranges is told twice where both are taken, and is one.
+      ranges._withUnsafeGuaranteedRef {
+        Set($0.requests().lazy.filter { $0.state == .waiting }.map(\.thread)).count
+      }
     }
   }
 

@@ -59,11 +59,12 @@ struct CompareCommand: ParsableCommand {
   func run() throws {
     let shipped = all ? ShippedRecordings.programs : [ShippedRecordings.fileName]
     let paths = try files.isEmpty ? shipped.map { try ShippedRecordings.path($0) } : files
-    // All are read first: a bad one is told before the work begins.
-    let recordings = try paths.map { path in (path, try Recording(path: path)) }
-    for (path, recording) in recordings { try checkMemory(path, recording) }
+    // All are read first: a bad one is told before the work begins. None is kept: they may be large.
+    if paths.count > 1 {
+      for path in paths { try checkMemory(path, try Recording(path: path)) }
+    }
     var results: [ComparedRecording] = []
-    for (path, recording) in recordings { results.append(try compare(path, recording)) }
+    for path in paths { results.append(try compare(path)) }
     if let html { try HTMLReport.write(results.map(\.page), to: html) }
     let report = CompareReport(recordings: results)
     try Terminal.print(json ? report.json() : report.text() + hint)
@@ -97,33 +98,51 @@ struct CompareCommand: ParsableCommand {
     return "\nother recordings ship: \(others); `rangeland compare --all` shows them too\n"
   }
 
-  private func compare(_ path: String, _ recording: Recording) throws -> ComparedRecording {
-    let plan = ReplayPlan(recording)
-    guard plan.operations > 0 else {
-      throw RecordingError(
-        .nothingRecorded, file: path, at: .file, "the recording holds no operation to replay",
-        advice: "record a program that maps memory or touches pages")
-    }
+  private func compare(_ path: String) throws -> ComparedRecording {
     let settings = SimulationSettings()
-    let simulated = try SimulatedRecording(path, recording, settings: settings)
-    let most = simulated.program.mostCores
-    let runs = try simulated.run(
-      cores: Simulation.usualCores.filter { $0 <= most }, settings: settings)
-    let report = RecordingReport(name: simulated.name, recording, simulated.program, runs: runs)
-    var progress = Progress()
+    let (report, plan, threads) = try prepare(path, settings)
+    let progress = TimedProgress(path)
     defer { progress.clear() }
     do {
       let comparison = try PolicyComparison(
-        plan, rounds: rounds, progress: { progress.report("\(path): \($0)") },
+        plan, rounds: rounds, progress: { progress.report($1, doing: $0) },
         isCancelled: { Interruption.isRequested })
       return ComparedRecording(
-        path: path, program: recording.info.program, threads: recording.threads.count,
-        comparison: comparison, report: report, settings: settings)
+        path: path, program: report.recorded, threads: threads, comparison: comparison,
+        report: report, settings: settings)
     } catch ReplayError.interrupted {
       throw Interrupted()
     } catch {
       throw OutputFailure(reason: "\(path): \(error)")
     }
+  }
+}
+
+extension CompareCommand {
+  /// All that needs the recording, which is let go then: a replay of a large one needs its memory.
+  private func prepare(
+    _ path: String, _ settings: SimulationSettings
+  ) throws -> (report: RecordingReport, plan: ReplayPlan, threads: Int) {
+    let recording = try Recording(path: path)
+    try checkMemory(path, recording)
+    let nothing = RecordingError(
+      .nothingRecorded, file: path, at: .file, "the recording holds no operation to replay",
+      advice: "record a program that maps memory or touches pages")
+    if recording.calls.isEmpty && recording.faults.isEmpty { throw nothing }
+    let report = try simulate(path, recording, settings)
+    let plan = ReplayPlan(recording)
+    if plan.operations == 0 { throw nothing }
+    return (report, plan, recording.threads.count)
+  }
+
+  private func simulate(
+    _ path: String, _ recording: Recording, _ settings: SimulationSettings
+  ) throws -> RecordingReport {
+    let simulated = try SimulatedRecording(path, recording, settings: settings)
+    let most = simulated.program.mostCores
+    let runs = try simulated.run(
+      cores: Simulation.usualCores.filter { $0 <= most }, settings: settings)
+    return RecordingReport(name: simulated.name, recording, simulated.program, runs: runs)
   }
 }
 

@@ -57,10 +57,12 @@ final class TimedProgress: @unchecked Sendable {
 
   init(_ title: String) { self.title = title }
 
-  func report(_ share: Double) {
+  /// - Parameter doing: what is done now.
+  func report(_ share: Double, doing: String? = nil) {
     let elapsed = Double(rl_monotonic_ns() - start) / 1e9
     let left = share > 0.02 ? ", about \(Int(elapsed / share * (1 - share)) + 1) s left" : ""
-    progress.report("\(title): \(Int(share * 100)) %\(left)")
+    let now = doing.map { ", \($0)" } ?? ""
+    progress.report("\(title): \(Int(share * 100)) %\(left)\(now)")
   }
 
   func clear() { progress.clear() }

@@ -8,6 +8,15 @@ import Rangeland
 struct LockUse {
   var operation: OperationKind?
   var range: Range<UInt64>?
+  /// Where a mapping goes that is moved; empty = there is no second range.
+  var target: Range<UInt64> = 0..<0
+
+  /// Whether the two work on a common page; nil = the pages of one are not known.
+  func overlaps(_ other: LockUse) -> Bool? {
+    guard let range, let otherRange = other.range else { return nil }
+    return range.overlaps(otherRange) || range.overlaps(other.target)
+      || target.overlaps(otherRange) || target.overlaps(other.target)
+  }
 
   /// How long after a fault an acquisition is still its own, in nanoseconds.
   private static let faultReach: UInt64 = 10_000
@@ -33,6 +42,11 @@ struct LockUse {
       case .call(let index):
         let call = recording.calls[index]
         if acquisition.time > call.exit { return LockUse(operation: nil, range: nil) }
+        if let (start, move) = call.move {
+          return LockUse(
+            operation: call.operation, range: move.sourceRange(from: start),
+            target: move.targetRange)
+        }
         return LockUse(operation: call.operation, range: call.lockedRange)
       case .fault(let index):
         let fault = recording.faults[index]

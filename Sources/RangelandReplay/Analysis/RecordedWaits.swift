@@ -106,8 +106,8 @@ public struct RecordedWaits: Sendable {
         let ends = acquisition.isWrite ? other.released : other.writesUntil
         if ends <= now { continue }
         if ahead == nil { ahead = other }
-        if let mine = user.range, let theirs = other.user.range {
-          if mine.overlaps(theirs) { trueUntil = max(trueUntil, min(ends, acquisition.granted)) }
+        if let isTrue = user.overlaps(other.user) {
+          if isTrue { trueUntil = max(trueUntil, min(ends, acquisition.granted)) }
         } else {
           isUnknown = true
         }

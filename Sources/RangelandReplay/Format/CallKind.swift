@@ -5,7 +5,7 @@
 // Guarantee: raw values are part of the file format (docs/recording-format.md) and never change.
 
 /// A system call that changes, queries or shares an address space.
-public enum CallKind: UInt8, CaseIterable, Sendable {
+public enum CallKind: UInt8, BitwiseCopyable, CaseIterable, Sendable {
   case mmap = 1
   case munmap = 2
   case mprotect = 3

@@ -151,36 +151,63 @@ public struct Recording: Equatable, Sendable {
   /// Events so far, beginnings and ends of threads included.
   public var eventCount: UInt64 { validator.eventCount }
 
-  /// Makes room for events that will be added: growing by doubling would hold three times as much for a while.
-  mutating func reserve(_ lists: EventLists) {
-    calls.reserveCapacity(lists.calls.count)
-    faults.reserveCapacity(lists.faults.count)
-    acquisitions.reserveCapacity(lists.acquisitions.count)
-    scheduling.reserveCapacity(lists.scheduling.count)
+  /// Takes all events of a recording that has none yet, or says why one cannot have happened: `eventCount` is its
+  /// number. The lists become those of the recording, and are not held twice.
+  mutating func take(_ lists: EventLists) throws(Malformed) {
+    var counts = Counts()
+    var events = EventMerge(lists)
+    while let event = events.next() { try add(event, &counts) }
+    calls = lists.calls
+    faults = lists.faults
+    acquisitions = lists.acquisitions
+    scheduling = lists.scheduling
   }
 
   /// Adds the next event, or says why it cannot have happened.
   mutating func append(_ event: RecordedEvent) throws(Malformed) {
+    var counts = Counts(
+      calls: calls.count, faults: faults.count, acquisitions: acquisitions.count,
+      scheduling: scheduling.count)
+    try add(event, &counts)
+    switch event {
+    case .call(let call): calls.append(call)
+    case .fault(let fault): faults.append(fault)
+    case .acquisition(let acquisition): acquisitions.append(acquisition)
+    case .scheduling(let change): scheduling.append(change)
+    case .begin, .end: break
+    }
+  }
+
+  /// How many events of each kind there are: the places of the next ones.
+  private struct Counts {
+    var calls = 0
+    var faults = 0
+    var acquisitions = 0
+    var scheduling = 0
+  }
+
+  /// Notes an event, which has its place in the list of its kind, with its thread.
+  private mutating func add(_ event: RecordedEvent, _ counts: inout Counts) throws(Malformed) {
     try validator.check(event, files: files.count)
     switch event {
     case .begin(let beginning):
       threads.append(RecordedThread(beginning: beginning, end: nil, steps: []))
       duration = max(duration, beginning.time)
     case .call(let call):
-      threads[call.thread].steps.append(.init(call: calls.count))
-      calls.append(call)
+      threads[call.thread].steps.append(.init(call: counts.calls))
+      counts.calls += 1
       duration = max(duration, call.exit)
     case .fault(let fault):
-      threads[fault.thread].steps.append(.init(fault: faults.count))
-      faults.append(fault)
+      threads[fault.thread].steps.append(.init(fault: counts.faults))
+      counts.faults += 1
       duration = max(duration, fault.time)
     case .acquisition(let acquisition):
-      threads[acquisition.thread].acquisitions.append(UInt32(acquisitions.count))
-      acquisitions.append(acquisition)
+      threads[acquisition.thread].acquisitions.append(UInt32(counts.acquisitions))
+      counts.acquisitions += 1
       duration = max(duration, acquisition.released ?? acquisition.granted)
     case .scheduling(let change):
-      threads[change.thread].scheduling.append(UInt32(scheduling.count))
-      scheduling.append(change)
+      threads[change.thread].scheduling.append(UInt32(counts.scheduling))
+      counts.scheduling += 1
       duration = max(duration, change.time)
     case .end(let thread, let time):
       threads[thread].end = time

@@ -6,7 +6,7 @@
 // in `/sys/kernel/tracing/events/*/format`.
 
 /// One line that matters.
-struct TextEvent {
+struct TextEvent: BitwiseCopyable {
   enum Kind: UInt8 {
     /// A call begins: `payload` is the index of its arguments.
     case enter
@@ -74,7 +74,8 @@ struct TextMapping {
 
 /// Everything a text said, in its own order.
 struct PerfText {
-  var events: [TextEvent] = []
+  /// By reference: nobody else holds the text.
+  var events = LargeList<TextEvent>()
   var arguments: [UInt64] = []
   var mappings: [TextMapping] = []
   var names: [String] = []
@@ -99,8 +100,9 @@ struct PerfText {
 
   /// Puts the events in the order of their times. Nearly always they are already.
   mutating func sort() {
-    let isSorted = zip(events, events.dropFirst()).allSatisfy { $0.time <= $1.time }
-    if !isSorted { events.sort { ($0.time, $0.line) < ($1.time, $1.line) } }
+    var elements = events.elements
+    let isSorted = zip(elements, elements.dropFirst()).allSatisfy { $0.time <= $1.time }
+    if !isSorted { elements.sort { ($0.time, $0.line) < ($1.time, $1.line) } }
   }
 }
 

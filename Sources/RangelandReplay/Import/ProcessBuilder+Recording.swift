@@ -12,7 +12,7 @@ extension ProcessBuilder {
     for (event, count) in text.skipped { omit("unknown event " + event, count) }
 
     // Of large texts only one copy of what is needed is in memory at a time.
-    text.events = []
+    text.events.removeAll()
     text.arguments = []
 
     // perf tells of the threads of a program that it was attached to at time 0.
@@ -120,16 +120,12 @@ extension Recording {
   ) throws(RecordingError) {
     var lists = unordered
     lists.ends.sort { ($0.time, $0.thread) < ($1.time, $1.thread) }
-    reserve(lists)
-    var events = EventMerge(lists)
-    while let event = events.next() {
-      do {
-        try append(event)
-      } catch {
-        throw RecordingError(
-          error.kind, file: name, at: .event(eventCount), error.reason,
-          advice: "check that the text is one run's, unchanged")
-      }
+    do {
+      try take(lists)
+    } catch {
+      throw RecordingError(
+        error.kind, file: name, at: .event(eventCount), error.reason,
+        advice: "check that the text is one run's, unchanged")
     }
   }
 }

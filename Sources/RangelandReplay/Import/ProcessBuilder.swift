@@ -26,8 +26,8 @@ struct ThreadDraft {
   /// When its last event was over.
   var last: UInt64
   var notices: Notices = []
-  /// The call it is in: index into the text's events.
-  var pending: Int?
+  /// The call it is in.
+  var pending: TextEvent?
   /// The file of the mapping that its call made.
   var pendingFile: Int?
   /// Locks that it waits for or holds.
@@ -79,6 +79,7 @@ struct ProcessBuilder {
   mutating func run() {
     for index in text.events.indices {
       let event = text.events[index]
+      text.events.discard(before: index)
       if event.kind.isOfScheduler {
         if event.kind == .woken { woken(event) } else { switched(event) }
         continue
@@ -91,7 +92,7 @@ struct ProcessBuilder {
         }
         continue
       }
-      step(event, index)
+      step(event)
     }
     finishLocks()
     for thread in threads where thread.pending != nil { omit("calls that had not returned") }
@@ -99,9 +100,9 @@ struct ProcessBuilder {
 
   mutating func omit(_ what: String, _ count: UInt64 = 1) { omissions[what, default: 0] += count }
 
-  private mutating func step(_ event: TextEvent, _ index: Int) {
+  private mutating func step(_ event: TextEvent) {
     switch event.kind {
-    case .enter: enter(event, index)
+    case .enter: enter(event)
     case .exit: exit(event)
     case .userFault, .kernelFault: fault(event)
     case .forkRecord: made(event, .forkRecord)
@@ -230,7 +231,7 @@ struct ProcessBuilder {
       omit("mappings made by other calls")
       return
     }
-    if text.events[pending].call == .mmap, Self.isFile(name) {
+    if pending.call == .mmap, Self.isFile(name) {
       threads[thread].pendingFile = file(mapping.name)
     }
   }
@@ -258,12 +259,12 @@ struct ProcessBuilder {
 
   // MARK: calls and faults
 
-  private mutating func enter(_ event: TextEvent, _ index: Int) {
+  private mutating func enter(_ event: TextEvent) {
     classes.insert(.calls)
     begin(at: event.time)
     let thread = thread(event)
     if threads[thread].pending != nil { omit("calls whose return is missing") }
-    threads[thread].pending = index
+    threads[thread].pending = event
     threads[thread].pendingFile = nil
   }
 
@@ -286,12 +287,11 @@ struct ProcessBuilder {
       return
     }
     let thread = thread(event)
-    guard let pending = threads[thread].pending else {
+    guard let entered = threads[thread].pending else {
       omit("returns whose call is missing")
       return
     }
     threads[thread].pending = nil
-    let entered = text.events[pending]
     guard entered.call == event.call else {
       omit("calls whose return is missing")
       omit("returns whose call is missing")

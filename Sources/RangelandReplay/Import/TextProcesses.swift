@@ -16,7 +16,7 @@ struct TextProcesses {
 
   init(_ text: PerfText) {
     findOwners(text)
-    for event in text.events {
+    for event in text.events.elements {
       let process = process(of: event)
       if process > 0, !event.kind.isOfScheduler { members.insert(Self.key(process, event.thread)) }
       switch event.kind {
@@ -59,7 +59,7 @@ struct TextProcesses {
     var seen: [Int32] = []
     var known: Set<Int32> = []
     var execed: Set<Int32> = []
-    for event in text.events
+    for event in text.events.elements
     where event.process < 0 && event.thread > 0 && !event.kind.isOfScheduler {
       if known.insert(event.thread).inserted { seen.append(event.thread) }
       switch (event.kind, event.call) {

@@ -14,6 +14,7 @@ struct KernelPlacement {
   /// Stretches less than this apart move together, in bytes.
   static let togetherness: UInt64 = 16 << 20
   private static let hugePage: UInt64 = 2 << 20
+  private static let manyRanges = 1 << 20
 
   /// Ascending, and where each begins in the helper.
   private var stretches: [Range<UInt64>] = []
@@ -31,8 +32,11 @@ struct KernelPlacement {
   init(_ plan: ReplayPlan, window: Range<UInt64>) {
     heap = Self.heap(plan)
     var named: [Range<UInt64>] = []
-    for step in plan.setup + plan.steps.lazy.filter({ $0.action != .fault }) {
+    for step in plan.setup { named += Self.ranges(step, plan) }
+    for step in plan.steps where step.action != .fault {
       named += Self.ranges(step, plan)
+      // Programs use their addresses again and again.
+      if named.count == Self.manyRanges { named = Self.merged(named) }
     }
     var merged = Self.merged(named)
     // Most faults lie in a mapping: only the others add pages.

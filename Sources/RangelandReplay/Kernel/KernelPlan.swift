@@ -7,8 +7,11 @@ import Rangeland
 
 /// The steps of a plan in the helper's words. Made for one helper: its heap is at a place of its own.
 struct KernelPlan {
-  private(set) var steps: [kr_step] = []
-  private(set) var calls: [kr_call] = []
+  /// Where they are put: the memory that is shared with the helper, or a test's. The steps of the setup come first.
+  private let steps: UnsafeMutablePointer<kr_step>
+  private let calls: UnsafeMutablePointer<kr_call>
+  private var stepCount = 0
+  private var callCount = 0
   /// Operations without a place in the helper, by kind; those of the setup among them.
   private(set) var leftOut: [OperationKind: Int] = [:]
 
@@ -19,12 +22,17 @@ struct KernelPlan {
   private let buffer: UInt64
 
   /// - Parameter buffer: of the helper, KR_BUFFER bytes.
-  init(_ plan: ReplayPlan, _ placement: KernelPlacement, _ files: ReplayFiles, buffer: UInt64) {
+  @discardableResult
+  init(
+    _ plan: ReplayPlan, _ placement: KernelPlacement, _ files: ReplayFiles, buffer: UInt64,
+    steps: UnsafeMutablePointer<kr_step>, calls: UnsafeMutablePointer<kr_call>
+  ) {
     self.plan = plan
     self.placement = placement
     self.files = files
     self.buffer = buffer
-    steps.reserveCapacity(plan.setup.count + plan.steps.count)
+    self.steps = steps
+    self.calls = calls
     for step in plan.setup { add(step) }
     for step in plan.steps { add(step) }
   }
@@ -58,14 +66,16 @@ struct KernelPlan {
     default:
       if let call = systemCall(step) {
         made.action = UInt32(KR_CALL)
-        made.call = UInt32(calls.count)
-        calls.append(call)
+        made.call = UInt32(callCount)
+        (calls + callCount).initialize(to: call)
+        callCount += 1
       } else {
         isPlaced = false
       }
     }
     if !isPlaced, let operation = step.operation { leftOut[operation, default: 0] += 1 }
-    steps.append(made)
+    (steps + stepCount).initialize(to: made)
+    stepCount += 1
   }
 
   // MARK: system calls

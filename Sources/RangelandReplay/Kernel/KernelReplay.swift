@@ -89,12 +89,17 @@ final class KernelReplay {
     }
     try wait(for: helper, in: KR_STARTING, isCancelled)
     placement.heapPlace = placement.heap == nil ? nil : header.pointee.heap_start
-    let made = KernelPlan(plan, placement, files, buffer: header.pointee.buffer)
-    leftOut = made.leftOut
-    layout.write(made, plan, to: memory)
+    leftOut =
+      KernelPlan(
+        plan, placement, files, buffer: header.pointee.buffer, steps: layout.steps(memory),
+        calls: layout.calls(memory)
+      ).leftOut
+    layout.write(plan, to: memory)
     kp_signal(&header.pointee.state, &header.pointee.state_sleepers, UInt32(KR_GO))
     try wait(for: helper, in: KR_GO, isCancelled)
-    return result(made)
+    // What is shared goes back until the next run writes it anew: it is larger than the plan itself.
+    defer { madvise(memory, layout.bytes, MADV_REMOVE) }
+    return result()
   }
 
   /// Waits until the helper is in another state than `state`.
@@ -126,12 +131,13 @@ final class KernelReplay {
 
   // MARK: results
 
-  private func result(_ made: KernelPlan) -> KernelRun {
+  private func result() -> KernelRun {
     let times = layout.times(memory)
+    let made = layout.steps(memory)
     var byOperation: [OperationKind: [UInt32]] = [:]
     for (index, step) in plan.steps.enumerated() {
       let position = plan.setup.count + index
-      guard let operation = step.operation, made.steps[position].action != UInt32(KR_NONE)
+      guard let operation = step.operation, made[position].action != UInt32(KR_NONE)
       else { continue }
       byOperation[operation, default: []].append(times[position])
     }
@@ -139,7 +145,7 @@ final class KernelReplay {
     return KernelRun(
       nanoseconds: header.pointee.elapsed, operations: operations,
       dependencyNanoseconds: header.pointee.waited, faults: Int(header.pointee.faults),
-      mismatches: Int(header.pointee.difference_count), examples: examples(made),
+      mismatches: Int(header.pointee.difference_count), examples: examples(),
       byOperation: OperationKind.allCases.compactMap { operation in
         guard var values = byOperation[operation] else { return nil }
         values.sort()
@@ -149,7 +155,7 @@ final class KernelReplay {
       })
   }
 
-  private func examples(_ made: KernelPlan) -> [String] {
+  private func examples() -> [String] {
     let count = min(Int(header.pointee.difference_count), Int(KR_EXAMPLES))
     return UnsafeBufferPointer(start: kr_differences(header), count: count).map { difference in
       let index = Int(difference.step)

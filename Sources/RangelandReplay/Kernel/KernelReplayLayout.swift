@@ -33,8 +33,17 @@ struct KernelReplayLayout {
     times = reserve(stepCount, MemoryLayout<UInt32>.stride)
   }
 
-  /// Writes all but what the helper has told.
-  func write(_ made: KernelPlan, _ plan: ReplayPlan, to memory: UnsafeMutableRawPointer) {
+  /// Where a `KernelPlan` puts the steps, and the calls.
+  func steps(_ memory: UnsafeMutableRawPointer) -> UnsafeMutablePointer<kr_step> {
+    (memory + steps).assumingMemoryBound(to: kr_step.self)
+  }
+
+  func calls(_ memory: UnsafeMutableRawPointer) -> UnsafeMutablePointer<kr_call> {
+    (memory + calls).assumingMemoryBound(to: kr_call.self)
+  }
+
+  /// Writes all but steps, calls and what the helper has told.
+  func write(_ plan: ReplayPlan, to memory: UnsafeMutableRawPointer) {
     func write<Value>(_ values: some Sequence<Value>, at offset: Int) {
       var place = memory + offset
       for value in values {
@@ -47,8 +56,6 @@ struct KernelReplayLayout {
       plan.threads.lazy.map {
         kr_thread(first: UInt32(first + $0.lowerBound), end: UInt32(first + $0.upperBound))
       }, at: threads)
-    write(made.steps, at: steps)
-    write(made.calls, at: calls)
     write(
       plan.dependencies.lazy.map {
         kr_dependency(thread: UInt32($0.thread), steps: UInt32($0.steps))

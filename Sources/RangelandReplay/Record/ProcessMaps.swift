@@ -89,12 +89,6 @@ extension PerfText {
   /// Takes `maps` for the mappings at the start: what perf tells of them is left out, since it passes over what cannot
   /// be read, and so is what the program did before.
   mutating func begin(with maps: ProcessMaps, of process: Int32) {
-    events.removeAll { event in
-      switch event.kind {
-      case .forkRecord, .schedulerFork, .comm, .threadExit: false
-      default: event.time < maps.time
-      }
-    }
     var initial: [TextEvent] = []
     for area in maps.areas {
       mappings.append(
@@ -106,6 +100,11 @@ extension PerfText {
           time: 0, line: 0, process: process, thread: process, kind: .mapping, call: .mmap,
           name: -1, payload: mappings.count - 1, value: 0))
     }
-    events.insert(contentsOf: initial, at: 0)
+    events.replace(first: initial) { event in
+      switch event.kind {
+      case .forkRecord, .schedulerFork, .comm, .threadExit: true
+      default: event.time >= maps.time
+      }
+    }
   }
 }

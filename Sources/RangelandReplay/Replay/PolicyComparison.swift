@@ -39,12 +39,12 @@ public struct PolicyComparison: Sendable {
   /// Replays `plan` under each policy, `rounds` times each, after one run that is not counted.
   ///
   /// - Parameters:
-  ///   - progress: told what is about to be done.
+  ///   - progress: told ten times a second what is done, and the share of all runs that is behind.
   ///   - isCancelled: asked ten times a second.
   /// - Precondition: `rounds > 0`.
   public init(
     _ plan: ReplayPlan, rounds: Int, policies: [LockPolicy] = LockPolicy.allCases,
-    progress: (String) -> Void, isCancelled: () -> Bool
+    progress: (String, Double) -> Void, isCancelled: () -> Bool
   ) throws(ReplayError) {
     precondition(rounds > 0, "a comparison has at least one round")
     let memory = try Self.memory()
@@ -52,19 +52,29 @@ public struct PolicyComparison: Sendable {
     var timed: [LockPolicy: [ReplayRun]] = [:]
     var counted: [LockPolicy: [ReplayRun]] = [:]
     var onKernel = KernelRounds(plan, files)
+    let all = Double(policies.count + 1 + rounds * (2 * policies.count + 1))
+    var done = 0.0
+    var doing = ""
+    func poll() -> Bool {
+      progress(doing, done / all)
+      return isCancelled()
+    }
     for round in 0...rounds {
       for policy in policies {
-        progress("round \(round)/\(rounds): \(policy)")
+        doing = "round \(round)/\(rounds): \(policy)"
         let timedRun = try Self.run(
-          plan, policy, memory, files, statistics: false, isCancelled)
+          plan, policy, memory, files, statistics: false, poll)
+        done += 1
         // The first round makes the pages warm.
         if round == 0 { continue }
         timed[policy, default: []].append(timedRun)
         counted[policy, default: []].append(
-          try Self.run(plan, policy, memory, files, statistics: true, isCancelled))
+          try Self.run(plan, policy, memory, files, statistics: true, poll))
+        done += 1
       }
-      progress("round \(round)/\(rounds): the kernel")
-      try onKernel.run(isCounted: round > 0, isCancelled)
+      doing = "round \(round)/\(rounds): the kernel"
+      try onKernel.run(isCounted: round > 0, poll)
+      done += 1
     }
     kernel = onKernel.measurement
     self.plan = plan

@@ -18,7 +18,7 @@ final class Replay: @unchecked Sendable {
   private let plan: ReplayPlan
   private let space: AddressSpace
   private let files: ReplayFiles
-  private let steps: UnsafeMutableBufferPointer<ReplayStep>
+  private let steps: ReplaySteps.Reader
   private let calls: UnsafeMutableBufferPointer<ReplayCall>
   private let latencies: UnsafeMutableBufferPointer<UInt32>
   private let progress: ReplayProgress
@@ -39,8 +39,7 @@ final class Replay: @unchecked Sendable {
     self.files = files
     calls = .allocate(capacity: max(1, plan.calls.count))
     _ = calls.initialize(from: plan.calls)
-    steps = .allocate(capacity: max(1, plan.steps.count))
-    _ = steps.initialize(from: plan.steps)
+    steps = plan.steps.reader
     latencies = .allocate(capacity: max(1, plan.steps.count))
     latencies.initialize(repeating: 0)
     progress = ReplayProgress(threads: plan.threads.count)
@@ -49,8 +48,6 @@ final class Replay: @unchecked Sendable {
   }
 
   deinit {
-    steps.prefix(plan.steps.count).deinitialize()
-    steps.deallocate()
     calls.deallocate()
     latencies.deallocate()
     progress.destroy()
@@ -163,18 +160,19 @@ final class Replay: @unchecked Sendable {
   /// All steps of one recorded thread.
   private func runThread(_ thread: Int) {
     let range = plan.threads[thread]
+    let steps = steps
     var done = 0
     for index in range {
-      let step = steps.baseAddress! + index
-      if !step.pointee.dependencies.isEmpty { waitForOthers(step) }
-      if step.pointee.action == .spawn {
-        startThread(Int(step.pointee.start))
+      let step = steps[index]
+      if !step.dependencies.isEmpty { waitForOthers(step.dependencies) }
+      if step.action == .spawn {
+        startThread(Int(step.start))
       } else if !isGivenUp.load(ordering: .relaxed) {
         let start = rl_cycles()
-        let outcome = step.pointee.perform(on: space, calls.baseAddress!, files)
+        let outcome = step.perform(on: space, calls.baseAddress!, files)
         latencies[index] = UInt32(clamping: rl_cycles() &- start)
-        if outcome != step.pointee.expected {
-          mismatches.note(step.pointee, outcome, thread: thread)
+        if outcome != step.expected {
+          mismatches.note(step, outcome, thread: thread)
         }
       }
       done += 1
@@ -183,9 +181,9 @@ final class Replay: @unchecked Sendable {
     endThread()
   }
 
-  private func waitForOthers(_ step: UnsafeMutablePointer<ReplayStep>) {
+  private func waitForOthers(_ dependencies: Range<Int>) {
     var start: UInt64 = 0
-    for index in step.pointee.dependencies {
+    for index in dependencies {
       let dependency = plan.dependencies[index]
       if progress.has(dependency.thread, done: dependency.steps) { continue }
       if start == 0 { start = rl_cycles() }

@@ -9,14 +9,22 @@
 public struct ReplayPlan: Sendable {
   /// "`thread` has finished this many steps."
   struct Dependency: Hashable, Sendable {
-    var thread: Int
-    var steps: Int
+    private let threadNumber: UInt32
+    private let stepCount: UInt32
+
+    init(thread: Int, steps: Int) {
+      threadNumber = UInt32(thread)
+      stepCount = UInt32(steps)
+    }
+
+    var thread: Int { Int(threadNumber) }
+    var steps: Int { Int(stepCount) }
   }
 
   /// The mappings at the start, as steps to be done before the clock runs.
   public internal(set) var setup: [ReplayStep] = []
   /// All steps, thread by thread.
-  public internal(set) var steps: [ReplayStep] = []
+  public internal(set) var steps = ReplaySteps()
   /// What the steps that are calls call.
   var calls: [ReplayCall] = []
   /// How long the files that stand for the recorded ones are, by number, in bytes; 0 = never mapped. One more than the

@@ -19,7 +19,7 @@ struct ReplayPlanner {
   private var model: LayoutModel
   private var order = OverlapOrder()
   /// The steps of each thread so far, unless a simulation is made, and their number.
-  private var emitted: [[ReplayStep]]
+  private var emitted: [ReplaySteps]
   private var emittedCounts: [Int]
   /// Takes the steps when a simulation is made.
   private var simulation: SimulationBuilder?
@@ -54,7 +54,7 @@ struct ReplayPlanner {
   private init(_ recording: Recording) {
     self.recording = recording
     model = LayoutModel(recording.initialLayout)
-    emitted = Array(repeating: [], count: recording.threads.count)
+    emitted = recording.threads.map { _ in ReplaySteps() }
     emittedCounts = Array(repeating: 0, count: recording.threads.count)
     position = Array(repeating: -1, count: recording.threads.count)
     surroundings = ReplaySurroundings(recording)
@@ -280,10 +280,14 @@ struct ReplayPlanner {
   // MARK: the plan
 
   private mutating func finish() -> ReplayPlan {
+    var first = 0
     for steps in emitted {
-      plan.threads.append(plan.steps.count..<(plan.steps.count + steps.count))
-      plan.steps.append(contentsOf: steps)
+      plan.threads.append(first..<(first + steps.count))
+      first += steps.count
     }
+    let emitted = self.emitted
+    self.emitted = []
+    plan.steps = ReplaySteps(joining: emitted)
     plan.substituted = substituted.map { (kind: $0.key, count: $0.value) }
       .sorted { $0.kind < $1.kind }
     plan.ambiguousPairs = order.ambiguousPairs

@@ -24,6 +24,7 @@ public struct RecordingReport: Sendable {
   /// The program that was recorded, and how.
   public var recorded: String
   public var note: String
+  /// Without its steps.
   public var program: SimulationProgram
   /// nil if the recording does not tell.
   public var waits: RecordedWaits?
@@ -43,7 +44,8 @@ public struct RecordingReport: Sendable {
     self.name = name
     recorded = recording.info.program
     note = recording.info.note
-    self.program = program
+    // What is left of it is printed; the steps of a large one are as large as a replay.
+    self.program = program.withoutSteps
     waits = RecordedWaits(recording, program)
     self.runs = runs
     verdict = Verdict(program, waits, runs)

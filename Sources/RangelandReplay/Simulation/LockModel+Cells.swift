@@ -9,9 +9,12 @@ extension LockModel {
   /// it stood; false = it waits for readers of one.
   mutating func lockCells(_ thread: Int, now: UInt64) -> Bool {
     let place = Int32(thread)
-    let (start, end) = (at(place).pointee.start, at(place).pointee.end)
     while true {
-      let cell = areas.nextUnlocked(start == 0 ? 0 : start - 1, end)
+      // Of a move: first where the mapping is, then where it goes.
+      var cell = nextUnlocked(at(place).pointee.start, at(place).pointee.end)
+      if cell < 0, at(place).pointee.secondEnd != 0 {
+        cell = nextUnlocked(at(place).pointee.secondStart, at(place).pointee.secondEnd)
+      }
       if cell < 0 { return true }
       areas.lock(cell)
       if areas.cells[Int(cell)].readers == 0 { continue }
@@ -22,6 +25,10 @@ extension LockModel {
       beginWait(second, now)
       return false
     }
+  }
+
+  private func nextUnlocked(_ start: UInt64, _ end: UInt64) -> Int32 {
+    areas.nextUnlocked(start == 0 ? 0 : start - 1, end)
   }
 
   /// The writer runs again: the readers have left.
@@ -46,6 +53,7 @@ extension LockModel {
     if at(place).pointee.writes {
       switch step.effect {
       case .none: break
+      case .map where step.isMove: areas.remap(step)
       case .map: areas.map(step.start, step.end, step.attributes)
       case .unmap: areas.unmap(step.start, step.end)
       case .protect: areas.protect(step.start, step.end, step.attributes)

@@ -29,6 +29,8 @@ extension LockModel {
     request.pointee = LockRequest()
     request.pointee.start = at(place).pointee.start
     request.pointee.end = at(place).pointee.end
+    request.pointee.secondStart = at(place).pointee.secondStart
+    request.pointee.secondEnd = at(place).pointee.secondEnd
     request.pointee.writes = true
     request.pointee.operation = at(place).pointee.operation
     request.pointee.state = .waiting
@@ -95,7 +97,7 @@ extension LockModel {
       if isAhead, one.pointee.writes || request.pointee.writes,
         thread(of: other) != thread(of: place)
       {
-        if one.pointee.start < request.pointee.end && request.pointee.start < one.pointee.end {
+        if overlap(one, request) {
           ahead = other
           isConflict = true
           break

@@ -22,6 +22,9 @@ struct LockRequest {
 
   var start: UInt64 = 0
   var end: UInt64 = 0
+  /// The second range of a request for two: both have one place in the queue. Empty = none.
+  var secondStart: UInt64 = 0
+  var secondEnd: UInt64 = 0
   /// Order of arrival.
   var sequence: UInt64 = 0
   var waitStart: UInt64 = 0
@@ -125,20 +128,17 @@ struct LockModel: ~Copyable {
 
   // MARK: requests
 
-  /// Asks for the lock; true = it is granted.
-  ///
-  /// - Parameter writesPage: of a fault.
-  mutating func request(
-    _ thread: Int, _ start: UInt64, _ end: UInt64, writes: Bool, operation: UInt8, writesPage: Bool,
-    now: UInt64
-  ) -> Bool {
+  /// Asks for the lock for a step; true = it is granted.
+  mutating func request(_ thread: Int, _ step: SimulationStep, now: UInt64) -> Bool {
     let place = Int32(thread)
+    let (start, end) = (step.start, step.end)
+    let (writes, operation) = (step.writes, step.operation)
     if policy == .perVMA, !writes,
       operation == OperationKind.fault.rawValue || operation == OperationKind.dontNeed.rawValue
         || operation == OperationKind.advise.rawValue
     {
       let cell = areas.readableCell(
-        start, end, needsIdentity: operation == OperationKind.fault.rawValue && writesPage)
+        start, end, needsIdentity: operation == OperationKind.fault.rawValue && step.writesPage)
       if cell >= 0 {
         areas.cells[Int(cell)].readers &+= 1
         announce(place, start, end, writes, operation)
@@ -148,6 +148,11 @@ struct LockModel: ~Copyable {
       }
     }
     announce(place, start, end, writes, operation)
+    if step.isMove {
+      let target = areas.move(of: step).targetRange
+      at(place).pointee.secondStart = target.lowerBound
+      at(place).pointee.secondEnd = target.upperBound
+    }
     let isGranted = usesRanges ? enterRanges(place) : enterSemaphore(place)
     if isGranted {
       at(place).pointee.state = .holding
@@ -164,6 +169,7 @@ struct LockModel: ~Copyable {
     sequence &+= 1
     request.pointee.start = start
     request.pointee.end = end
+    request.pointee.secondEnd = 0
     request.pointee.sequence = sequence
     request.pointee.writes = writes
     request.pointee.operation = operation
@@ -228,15 +234,35 @@ struct LockModel: ~Copyable {
 
   // MARK: ranges
 
+  /// Whether two requests work on the same pages.
+  @inline(__always)
+  func overlap(
+    _ one: UnsafeMutablePointer<LockRequest>, _ other: UnsafeMutablePointer<LockRequest>
+  ) -> Bool {
+    if one.pointee.start < other.pointee.end && other.pointee.start < one.pointee.end {
+      return true
+    }
+    return one.pointee.secondEnd | other.pointee.secondEnd != 0 && overlapBeyondFirst(one, other)
+  }
+
+  @inline(never)
+  private func overlapBeyondFirst(
+    _ one: UnsafeMutablePointer<LockRequest>, _ other: UnsafeMutablePointer<LockRequest>
+  ) -> Bool {
+    let mine = (one.pointee.secondStart, one.pointee.secondEnd)
+    let theirs = (other.pointee.secondStart, other.pointee.secondEnd)
+    return max(mine.0, other.pointee.start) < min(mine.1, other.pointee.end)
+      || max(one.pointee.start, theirs.0) < min(one.pointee.end, theirs.1)
+      || max(mine.0, theirs.0) < min(mine.1, theirs.1)
+  }
+
   /// Whether two requests exclude each other under the range lock.
   @inline(__always)
   private func excludes(
     _ one: UnsafeMutablePointer<LockRequest>, _ other: UnsafeMutablePointer<LockRequest>
   ) -> Bool {
     (one.pointee.writes || other.pointee.writes)
-      && (policy == .wholeRange
-        || one.pointee.start < other.pointee.end
-          && other.pointee.start < one.pointee.end)
+      && (policy == .wholeRange || overlap(one, other))
   }
 
   /// First come, first served: a request waits for all earlier ones that conflict, held or waiting.

@@ -45,11 +45,13 @@ struct SimulatedAreas: ~Copyable {
   private var locked: [Int32] = []
   private var lastIdentity: UInt32 = 0
   private let attributes: [SimulationProgram.Attributes]
+  var moves: [SimulationMove]
 
   init(_ program: SimulationProgram) {
     areas = .allocate(capacity: capacity)
     cells = .allocate(capacity: cellCapacity)
     attributes = program.attributes
+    moves = program.moves
     for area in program.areas { map(area.start, area.end, area.attributes) }
   }
 
@@ -134,6 +136,9 @@ struct SimulatedAreas: ~Copyable {
     )
   }
 
+  /// What a step that `isMove` asks for.
+  func move(of step: SimulationStep) -> SimulationMove { moves[Int(step.attributes)] }
+
   mutating func unmap(_ start: UInt64, _ end: UInt64) { clear(start, end) }
 
   /// Gives the VMAs of a range the rights `rights` (3 bits), one after the other from the left.
@@ -191,7 +196,7 @@ struct SimulatedAreas: ~Copyable {
   }
 
   /// Removes what is mapped in a range; what stays of a VMA that is cut is a new one.
-  private mutating func clear(_ start: UInt64, _ end: UInt64) {
+  mutating func clear(_ start: UInt64, _ end: UInt64) {
     let first = firstIndex(endingAfter: start)
     var last = first
     var below: SimulatedArea?
@@ -227,7 +232,7 @@ struct SimulatedAreas: ~Copyable {
   }
 
   /// Puts an area where nothing is, and merges it with its neighbours.
-  private mutating func insert(_ area: SimulatedArea) {
+  mutating func insert(_ area: SimulatedArea) {
     var area = area
     var first = firstIndex(endingAfter: area.start)
     var last = first
@@ -287,6 +292,28 @@ struct SimulatedAreas: ~Copyable {
       if areas[middle].end > address { high = middle } else { low = middle + 1 }
     }
     return low
+  }
+
+  // MARK: moves
+
+  /// The area that holds `address`, if any.
+  func area(at address: UInt64) -> SimulatedArea? {
+    let index = firstIndex(endingAfter: address)
+    return index < count && areas[index].start <= address ? areas[index] : nil
+  }
+
+  /// The first area that ends after `address`.
+  func nextArea(_ address: UInt64) -> SimulatedArea? {
+    let index = firstIndex(endingAfter: address)
+    return index < count ? areas[index] : nil
+  }
+
+  /// What stays of a mapping that moved: it has no identity any more if all of it did. It does not merge.
+  mutating func leaveBehind(_ start: UInt64, _ end: UInt64) {
+    let index = firstIndex(endingAfter: start)
+    guard index < count, areas[index].start == start, areas[index].end == end else { return }
+    areas[index].identity = 0
+    if areas[index].attributes.object == 0 { areas[index].attributes.delta = 0 }
   }
 
   /// The VMAs, for tests.

@@ -45,6 +45,8 @@ struct SimulationBuilder {
   private var lastObject: UInt32 = 1 << 24
   /// The steps of the event that is being placed, and what they wait for.
   private var pending: [(step: ReplayStep, waits: [ReplayPlan.Dependency])] = []
+  /// Of the call that is being placed: what it moves.
+  private var move: (start: UInt64, move: SimulationMove)?
 
   /// How long after a fault an acquisition is still its own, in nanoseconds.
   private static let faultReach: UInt64 = 10_000
@@ -110,7 +112,10 @@ struct SimulationBuilder {
     settleDebt(thread)
     switch event {
     case .fault(let recorded): placeFault(recorded, thread)
-    case .call(let call): placeCall(call, thread)
+    case .call(let call):
+      move = call.move
+      placeCall(call, thread)
+      move = nil
     }
     pending.removeAll(keepingCapacity: true)
   }
@@ -229,9 +234,10 @@ struct SimulationBuilder {
   ) {
     for (step, waits) in pending {
       guard let operation = step.operation else { continue }
+      let (pages, effect) = pagesAndEffect(of: step)
       var result = SimulationStep(
-        operation, step.start & ~4095, step.end, writes: operation.locksForWriting,
-        effect: step.simulatedEffect)
+        operation, pages.lowerBound, pages.upperBound, writes: operation.locksForWriting,
+        effect: effect)
       let share = hold / UInt64(pending.count)
       result.hold = UInt32(clamping: share)
       result.counts = true
@@ -241,6 +247,9 @@ struct SimulationBuilder {
         result.downgrade = max(1, min(4095, downgradedAfter * 4096 / hold))
       }
       switch result.effect {
+      case .map where operation == .remap:
+        result.attributes = UInt32(program.moves.count)
+        if let move { program.moves.append(move.move) }
       case .map: result.attributes = attributesIndex(of: step)
       case .protect: result.attributes = step.protection.rawValue & 7
       case .none, .unmap: break
@@ -255,6 +264,18 @@ struct SimulationBuilder {
       append(result, to: thread)
       program.operations += 1
     }
+  }
+
+  /// What the step locks (the first of two ranges where it moves something), and what it does to the mappings.
+  private func pagesAndEffect(
+    of step: ReplayStep
+  ) -> (pages: Range<UInt64>, effect: SimulationStep.Effect) {
+    if step.operation == .remap, step.simulatedEffect == .map {
+      // Without its arguments nothing is known but where it went.
+      guard let move else { return (step.start..<step.end, .none) }
+      return (move.move.sourceRange(from: move.start), .map)
+    }
+    return ((step.start & ~4095)..<step.end, step.simulatedEffect)
   }
 
   private mutating func append(_ step: SimulationStep, to thread: Int) {
@@ -367,53 +388,5 @@ extension SimulationProgram {
   /// - Complexity: a few microseconds an event; 32 bytes a step.
   public init(_ recording: Recording, settings: SimulationSettings = .init()) {
     self = ReplayPlanner.simulation(recording, settings)
-  }
-}
-
-extension ReplayStep {
-  /// What the step does to the mappings.
-  var simulatedEffect: SimulationStep.Effect {
-    if expected != .success { return .none }
-    switch action {
-    case .map, .mapReplacing, .substituteMapping: return .map
-    case .unmap, .substituteUnmapping: return .unmap
-    case .protect: return .protect
-    case .insertSpecial: return .map
-    case .call: return callEffect
-    case .dontNeed, .fault, .residency, .fork, .setHeap, .spawn: return .none
-    }
-  }
-}
-
-extension OperationKind {
-  /// Whether the operation asks for the lock of the space as a writer.
-  var locksForWriting: Bool {
-    switch self {
-    case .fault, .dontNeed, .query, .advise, .populate, .residency, .synchronize, .writeBack,
-      .written, .insertSpecial, .pin:
-      false
-    case .map, .unmap, .protect, .substitute, .exit, .remap, .setBreak, .growStack, .setAdvice,
-      .lockMemory, .seal, .setPolicy, .configure, .fork, .truncate, .remapPages:
-      true
-    }
-  }
-}
-
-extension RecordedCall {
-  /// The pages that the call works on, if its arguments tell.
-  var lockedRange: Range<UInt64>? {
-    let start: UInt64
-    switch kind {
-    case .mmap:
-      guard errno == nil else { return nil }
-      start = UInt64(bitPattern: result)
-    case .munmap, .mprotect, .pkeyMprotect, .madvise, .mlock, .mlock2, .munlock, .msync, .mincore,
-      .mseal, .mremap:
-      start = arguments[0]
-    default: return nil
-    }
-    let (end, overflow) = (start & ~4095).addingReportingOverflow(arguments[1])
-    guard !overflow, arguments[1] > 0, end <= RecordedArea.spaceEnd else { return nil }
-    return (start & ~4095)..<((end + 4095) & ~4095)
   }
 }

@@ -35,6 +35,7 @@ public struct SimulationProgram: Sendable {
   /// Threads that begin with the simulation (after a pause of their own).
   var roots: [Int] = []
   var attributes: [Attributes] = []
+  var moves: [SimulationMove] = []
   /// The VMAs at the start.
   var areas: [(start: UInt64, end: UInt64, attributes: UInt32)] = []
 
@@ -67,6 +68,14 @@ public struct SimulationProgram: Sendable {
 
   /// The number of steps, pauses and starts of threads included.
   public var stepCount: Int { steps.count }
+
+  /// The same without what is simulated.
+  var withoutSteps: SimulationProgram {
+    var rest = self
+    rest.steps = SimulationSteps(threads: threadCount)
+    (rest.dependencies, rest.moves, rest.attributes, rest.areas) = ([], [], [], [])
+    return rest
+  }
 
   /// The most virtual processors that a simulation of it may have, and none beyond 64: without scheduler events not
   /// more than it was recorded on, which are 2 where the recording does not say.

@@ -19,7 +19,10 @@ struct SimulationStep {
 
   /// What an operation does to the mappings.
   enum Effect: UInt8 {
-    case none, map, unmap, protect
+    case none
+    /// It maps; `remap` resizes or moves what is there (`SimulationProgram.moves`).
+    case map
+    case unmap, protect
   }
 
   // Low 12 bits of `startWord`: operation (5), kind (2), writes, counts, writesPage, effect (2).
@@ -32,7 +35,8 @@ struct SimulationStep {
   var hold: UInt32 = 0
   /// Where its dependencies begin; `noDependency` = it has none.
   var dependency: UInt32 = Self.noDependency
-  /// Attributes of what it maps (`SimulationProgram.attributes`), or the rights that it gives.
+  /// Attributes of what it maps (`SimulationProgram.attributes`), the rights that it gives, or how it moves
+  /// (`SimulationProgram.moves`).
   var attributes: UInt32 = 0
 
   static let noDependency = UInt32.max
@@ -75,6 +79,10 @@ struct SimulationStep {
   @inline(__always) var writes: Bool { startWord & 1 << 7 != 0 }
   @inline(__always) var effect: Effect {
     Effect(rawValue: UInt8(truncatingIfNeeded: startWord >> 10 & 3)).unsafelyUnwrapped
+  }
+  /// Whether it resizes or moves a mapping.
+  @inline(__always) var isMove: Bool {
+    operation == OperationKind.remap.rawValue && effect == .map
   }
   /// Whether others count it when they wait for steps of this thread.
   var counts: Bool {

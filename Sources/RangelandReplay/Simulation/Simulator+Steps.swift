@@ -138,10 +138,7 @@ extension Simulator {
 
   private mutating func request(_ thread: Int, _ step: UnsafePointer<SimulationStep>) {
     let state = at(thread)
-    let isGranted = lock.request(
-      thread, step.pointee.start, step.pointee.end, writes: step.pointee.writes,
-      operation: step.pointee.operation, writesPage: step.pointee.writesPage, now: now)
-    if isGranted {
+    if lock.request(thread, step.pointee, now: now) {
       hold(thread)
       return
     }

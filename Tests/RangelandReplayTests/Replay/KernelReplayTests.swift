@@ -98,9 +98,17 @@ import Testing
     let placement = KernelPlacement(plan, window: 1 << 40..<1 << 41)
     #expect(placement.place(of: 0x10_0000..<0x10_1000) != nil)
     #expect(placement.place(of: 0x1000_0000_0000..<0x1000_0000_1000) == nil)
-    let made = KernelPlan(plan, placement, try ReplayFiles(sizes: []), buffer: 0)
+    let steps = UnsafeMutableBufferPointer<kr_step>.allocate(capacity: 2)
+    let calls = UnsafeMutableBufferPointer<kr_call>.allocate(capacity: 2)
+    defer {
+      steps.deallocate()
+      calls.deallocate()
+    }
+    let made = KernelPlan(
+      plan, placement, try ReplayFiles(sizes: []), buffer: 0, steps: steps.baseAddress!,
+      calls: calls.baseAddress!)
     #expect(made.leftOut == [.map: 1])
-    #expect(made.steps.map(\.action) == [UInt32(KR_CALL), UInt32(KR_NONE)])
+    #expect(steps.map(\.action) == [UInt32(KR_CALL), UInt32(KR_NONE)])
   }
 
   @Test func `a replay that is given up leaves no helper`() throws {

@@ -16,70 +16,9 @@
   @testable import Rangeland
   @testable import RangelandReplay
 
-  private let page: UInt64 = 4096
-  private let base: UInt64 = 0x10_0000_0000
-  private let pages: UInt64 = 20
-
-  /// One operation of a history.
-  private struct Deed: CustomStringConvertible {
-    enum What: CaseIterable { case map, unmap, protect, read, write, dontNeed }
-    var what: What
-    var first: UInt64
-    var count: UInt64
-    var rights: UInt32
-
-    init(using random: inout SeededGenerator) {
-      what = What.allCases.randomElement(using: &random)!
-      first = .random(in: 0..<pages - 4, using: &random)
-      count = what == .read || what == .write ? 1 : .random(in: 1...4, using: &random)
-      rights = [1, 3, 3, 5].randomElement(using: &random)!
-    }
-
-    var start: UInt64 { base + first * page }
-    var end: UInt64 { start + count * page }
-    var description: String { "\(what) \(first)+\(count) \(rights)" }
-
-    var operation: OperationKind {
-      switch what {
-      case .map: .map
-      case .unmap: .unmap
-      case .protect: .protect
-      case .read, .write: .fault
-      case .dontNeed: .dontNeed
-      }
-    }
-
-    func step(_ attributes: (UInt32) -> UInt32) -> SimulationStep {
-      let effect: SimulationStep.Effect =
-        switch what {
-        case .map: .map
-        case .unmap: .unmap
-        case .protect: .protect
-        case .read, .write, .dontNeed: .none
-        }
-      var step = SimulationStep(
-        operation, start, end, writes: operation.locksForWriting, effect: effect)
-      step.writesPage = what == .write
-      step.attributes = what == .map ? attributes(rights) : rights
-      return step
-    }
-
-    func run(_ space: AddressSpace) {
-      let protection = Rangeland.Protection(rawValue: rights)
-      do {
-        switch what {
-        case .map: _ = try space.map(length: end - start, at: .fixed(start), protection: protection)
-        case .unmap: try space.unmap(at: start, length: end - start)
-        case .protect: try space.protect(at: start, length: end - start, protection)
-        case .read: try space.fault(at: start, .read)
-        case .write: try space.fault(at: start, .write)
-        case .dontNeed: try space.dontNeed(at: start, length: end - start)
-        }
-      } catch {
-        // Holes and missing rights: the lock is taken before they are found.
-      }
-    }
-  }
+  private let page = DriftDeed.page
+  private let base = DriftDeed.base
+  private let pages = DriftDeed.pages
 
   /// The threads of the real side.
   private final class Actors: Sendable {
@@ -93,7 +32,7 @@
     }
     /// Written by the controller while the actor is idle, read by the actor.
     final class DeedTable: @unchecked Sendable {
-      var deeds: [Deed?]
+      var deeds: [DriftDeed?]
       init(_ count: Int) { deeds = Array(repeating: nil, count: count) }
     }
 
@@ -106,7 +45,7 @@
     func state(_ actor: Int) -> Int { words[actor].word.load(ordering: .acquiring) }
 
     /// - Parameter skips: passes that do not count: the word of a VMA that turns out not to be enough.
-    func start(_ actor: Int, _ deed: Deed, skips: Int) {
+    func start(_ actor: Int, _ deed: DriftDeed, skips: Int) {
       deeds.deeds[actor] = deed
       self.skips[actor].word.store(skips, ordering: .relaxed)
       words[actor].word.store(1, ordering: .releasing)
@@ -147,7 +86,7 @@
     private let space: AddressSpace
     private let actors: Actors
     private var states: [State]
-    private var deeds: [Deed?]
+    private var deeds: [DriftDeed?]
     private var steps: [SimulationStep]
     private var now: UInt64 = 0
     private var attributes: [UInt32: UInt32] = [:]
@@ -219,7 +158,7 @@
         if let actor = idle.randomElement(using: &random),
           holding.isEmpty || Int.random(in: 0..<5, using: &random) < 3
         {
-          start(actor, Deed(using: &random), &model)
+          start(actor, DriftDeed(using: &random), &model)
         } else if let actor = holding.randomElement(using: &random) {
           letGo(actor, &model)
         }
@@ -234,9 +173,13 @@
       return differences(model)
     }
 
-    private mutating func start(_ actor: Int, _ deed: Deed, _ model: inout LockModel) {
+    private mutating func start(_ actor: Int, _ deed: DriftDeed, _ model: inout LockModel) {
       now += 1
-      let step = deed.step { attributes[$0]! }
+      var step = deed.step { attributes[$0]! }
+      if step.isMove {
+        step.attributes = UInt32(model.areas.moves.count)
+        model.areas.moves.append(deed.move)
+      }
       deeds[actor] = deed
       steps[actor] = step
       log.append("\(actor): \(deed)")
@@ -246,10 +189,7 @@
         && model.areas.readableCell(step.start, step.end, needsIdentity: false) >= 0
         && model.areas.readableCell(step.start, step.end, needsIdentity: true) < 0
       actors.start(actor, deed, skips: skips ? 1 : 0)
-      let isGranted = model.request(
-        actor, step.start, step.end, writes: step.writes, operation: step.operation,
-        writesPage: step.writesPage, now: now)
-      if isGranted {
+      if model.request(actor, step, now: now) {
         hold(actor, &model)
       } else {
         states[actor] = .waiting

@@ -122,6 +122,32 @@ private func run(
     #expect(try run(recording, .ranged, cores: 2).waits.waits == 0)
   }
 
+  @Test func `A move takes the word of the mapping that it comes from`() throws {
+    // The first half moves; a fault in the other half works on none of its pages.
+    let half: UInt64 = 4 * 4096
+    var recording = try Recording(
+      info: calibrated, files: [],
+      initialLayout: [RecordedArea(start: low, end: low + 2 * half, protection: [.read])],
+      name: "test")
+    let events: [RecordedEvent] = [
+      beginning(0, at: 0), beginning(1, at: 0),
+      call(
+        .mremap, CallArguments(low, half, half, 3, high), thread: 0, at: 1000, to: 51_000,
+        result: Int64(high)),
+      .acquisition(
+        RecordedAcquisition(thread: 0, time: 1000, waited: 0, held: 50_000, isWrite: true)),
+      fault(low + half, thread: 1, at: 2000, code: 4),
+    ]
+    for event in events { try recording.append(event) }
+    let program = SimulationProgram(recording)
+    let step = program.steps.all(0)[0]
+    #expect(step.isMove)
+    #expect(step.start == low && step.end == low + half)
+    #expect(program.moves[Int(step.attributes)].targetRange == high..<(high + half))
+    #expect(try run(recording, .perVMA, cores: 2).waits.falseWaits == 1)
+    #expect(try run(recording, .ranged, cores: 2).waits.waits == 0)
+  }
+
   @Test func `Blocked time stays, waits for a processor and for the lock go`() throws {
     let recording = try record(
       calibrated,

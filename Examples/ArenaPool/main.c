@@ -8,8 +8,8 @@
 // thread ever touches another one's arena, and none takes a lock; but every mprotect and every mmap takes the lock of
 // the address space, which they share.
 //
-// Build:  cc -O2 -pthread Examples/ArenaPool/arena-pool.c -o arena-pool
-// Run:    ./arena-pool [THREADS [TASKS [keep]]]      with `keep` the arenas are not trimmed
+// Build:  swift build -c release --product ArenaPool
+// Run:    .build/release/ArenaPool [THREADS [TASKS [keep]]]      4 threads, 400 tasks; with `keep` arenas are not trimmed
 
 #define _GNU_SOURCE
 #include <pthread.h>
