@@ -74,14 +74,18 @@ public struct Verdict: Sendable, Equatable {
     }
     // Without processor time a share is one of the run time, summed over threads: no measure of what it cost.
     weight = Weight(program.calibration == .full ? max(share, gain) : gain)
-    let opening =
+    // Without recorded holds those of the simulation have the recorded waits in them, and the tracer's own time.
+    let subject =
+      program.hasRecordedHolds
+      ? "Locking costs this program " : "Locking costs this program at most, and likely less, "
+    let degree =
       switch weight {
-      case .nothing: "Locking costs this program nothing to speak of: "
-      case .little: "Locking costs this program little: "
-      case .noticeable: "Locking costs this program a noticeable part of its time: "
-      case .heavy: "Locking costs this program much of its time: "
+      case .nothing: "nothing to speak of: "
+      case .little: "little: "
+      case .noticeable: "a noticeable part of its time: "
+      case .heavy: "much of its time: "
       }
-    text = opening + first + "."
+    text = (weight == .nothing ? "Locking costs this program " : subject) + degree + first + "."
     if let today, let ranged, cores > 0 {
       let difference =
         abs(gain) < 0.0005
@@ -92,6 +96,10 @@ public struct Verdict: Sendable, Equatable {
         " Simulated on \(cores) processors it takes \(Self.seconds(today.nanoseconds)) under .perVMA (Linux today) and "
         + "\(Self.seconds(ranged.nanoseconds)) under .ranged, \(difference)"
       text += program.calibration == .full ? "." : " (uncalibrated: no scheduler events)."
+    }
+    if weight != .nothing && !program.hasRecordedHolds {
+      text +=
+        " Calls hold the lock for their whole length here, their own waits and the tracer's time in it: a bound, not a measure."
     }
   }
 

@@ -285,9 +285,7 @@ struct ReplayPlanner {
       plan.threads.append(first..<(first + steps.count))
       first += steps.count
     }
-    let emitted = self.emitted
-    self.emitted = []
-    plan.steps = ReplaySteps(joining: emitted)
+    plan.steps = ReplaySteps(taking: &emitted)
     plan.substituted = substituted.map { (kind: $0.key, count: $0.value) }
       .sorted { $0.kind < $1.kind }
     plan.ambiguousPairs = order.ambiguousPairs

@@ -154,9 +154,9 @@ public struct ReplaySteps: RandomAccessCollection, MutableCollection, Sendable,
     storage.steps.append(storage.pack(step))
   }
 
-  /// The steps of many threads one after the other; what they took is given back as they are taken over.
-  init(joining threads: consuming [ReplaySteps]) {
-    var threads = threads
+  /// The steps of many threads one after the other. They are taken out of the array, thread by thread: all of them are
+  /// never held twice.
+  init(taking threads: inout [ReplaySteps]) {
     for index in threads.indices {
       for step in threads[index] { append(step) }
       threads[index] = ReplaySteps()

@@ -128,6 +128,24 @@ private func unmap(
         == (weight == .nothing))
   }
 
+  @Test func `Without recorded holds the verdict is a bound`() throws {
+    var recording = try Recording(info: plainInfo, files: [], initialLayout: [], name: "test")
+    let map = CallArguments(0, 4096, 3, 0x22, .max, 0)
+    let events: [RecordedEvent] = [
+      beginning(0, at: 0), beginning(1, at: 0),
+      call(.mmap, map, thread: 0, at: 1000, to: 900_000, result: Int64(low)),
+      call(.mmap, map, thread: 1, at: 1000, to: 900_000, result: Int64(high)),
+      .end(thread: 0, time: 1_000_000), .end(thread: 1, time: 1_000_000),
+    ]
+    for event in events { try recording.append(event) }
+    let program = SimulationProgram(recording)
+    let runs = try #require(Simulation.runAll(program, cores: [2]))
+    let verdict = Verdict(program, nil, runs)
+    #expect(verdict.weight == .heavy)
+    #expect(verdict.text.hasPrefix("Locking costs this program at most, and likely less, much"))
+    #expect(verdict.text.hasSuffix("a bound, not a measure."))
+  }
+
   @Test func `Times are written as people write them`() {
     #expect(Verdict.seconds(0) == "0 s")
     #expect(Verdict.seconds(9999) == "9999 ns")
