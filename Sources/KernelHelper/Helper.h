@@ -45,7 +45,7 @@ int find(uint64_t address, struct query *found);
 void list(uint64_t start, uint64_t end);
 /// Fills in the sizes; 0 or -errno.
 int64_t report_sizes(void);
-/// Fills in sizes, mappings, with their flags or without, and pages of all windows; 0 or -errno.
-int64_t report_state(int with_flags);
+/// Fills in sizes, mappings with their flags, and pages of all windows; 0 or -errno.
+int64_t report_state(void);
 
 #endif

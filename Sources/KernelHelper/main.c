@@ -193,7 +193,7 @@ static int64_t perform(void) {
   case KP_LOAD: return (int64_t)access_memory(0, a[0], a[1], 0);
   case KP_STORE: return (int64_t)access_memory(1, a[0], a[1], a[2]);
   case KP_SIZES: return report_sizes();
-  case KP_STATE: return report_state(a[0] != 0);
+  case KP_STATE: return report_state();
   case KP_RESET: return reset();
   case KP_FORK: return fork_process(a[0]);
   case KP_TRANSFER: return transfer();
@@ -380,7 +380,7 @@ int main(int count, char **arguments) {
   channel->number = SYS_getpid;
   channel->buffer_argument = -1;
   system_call();
-  if (report_state(1) != 0) fail("what is mapped cannot be told");
+  if (report_state() != 0) fail("what is mapped cannot be told");
   if (reset() < 0) fail("munmap");
 
   // A copy too: it leaves nothing behind, and what it touches first the next one finds touched.

@@ -32,7 +32,7 @@ enum {
   KP_STORE = 3,
   /// Tells the sizes.
   KP_SIZES = 4,
-  /// 0 or 1 = with flags: tells all: the sizes, then mappings, and pages of the windows, one window behind the other.
+  /// Tells all: the sizes, then mappings with their flags, and pages of the windows, one window behind the other.
   KP_STATE = 5,
   /// Unmaps the windows; tells the sizes then. The result is the number of mappings outside them.
   KP_RESET = 6,

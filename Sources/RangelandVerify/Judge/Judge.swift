@@ -90,7 +90,7 @@ final class Judge {
         try compareAll(subject, &run)
       }
     }
-    if run.difference == nil { try compareAll(subject, isEnd: true, &run) }
+    if run.difference == nil { try compareAll(subject, &run) }
     subject.current = 0
     if run.difference == nil, parts != nil {
       run.final = RecordedState(subject, windows: kernel.windows)
@@ -172,16 +172,14 @@ final class Judge {
 
   // MARK: comparing everything
 
-  /// Flags are compared in the space of the last call, at the end in all.
   private func compareAll(
-    _ subject: SpaceFamily, isEnd: Bool = false, _ run: inout ScriptRun
+    _ subject: SpaceFamily, _ run: inout ScriptRun
   ) throws(VerifyError) {
     let current = subject.current
     let members = subject.all
-    func hasFlags(_ member: Int) -> Bool { isEnd || member == current }
     for member in members {
       kernel.current = member
-      kernel.beginState(withFlags: hasFlags(member))
+      kernel.beginState()
     }
     // While the helpers look.
     let ours = members.map { member in
@@ -195,7 +193,7 @@ final class Judge {
       // All of them answer, also behind a difference.
       let theirs = try kernel.finishState()
       guard run.difference == nil else { continue }
-      compareOne(subject, ours, theirs, files, hasFlags(member) ? kernel.listedFlags : [], &run)
+      compareOne(subject, ours, theirs, files, kernel.listedFlags, &run)
     }
     subject.current = current
   }
