@@ -279,7 +279,11 @@ extension AddressSpace {
   ) throws(Errno) {
     try refuseSealed(range, hold, context, &change)
     try refuseCut(range)
-    try layout.pointee.remove(range, hold, context, &change)
+    if hasLimits {
+      try removeLimited(range, hold, context, &change)
+    } else {
+      try layout.pointee.remove(range, hold, context, &change)
+    }
     LockMap.observe(.pageTableEntry, hold, range)
     tables.zap(range, into: &drops, freeingTables: true, context)
     drops.shootdown()
