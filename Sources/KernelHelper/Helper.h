@@ -45,7 +45,21 @@ int find(uint64_t address, struct query *found);
 void list(uint64_t start, uint64_t end);
 /// Fills in the sizes; 0 or -errno.
 int64_t report_sizes(void);
-/// Fills in sizes, mappings, with their flags or without, and pages of all windows; 0 or -errno.
-int64_t report_state(int with_flags);
+/// Fills in sizes, mappings with their flags, and pages of all windows; 0 or -errno.
+int64_t report_state(void);
+
+/// A number that the system is set to; `otherwise` where it does not say.
+uint64_t setting(const char *path, unsigned long otherwise);
+/// Asks how many mappings there may be; to be called before nothing may be allocated any more.
+void read_most_mappings(void);
+/// Tells how many mappings there are outside the windows, without those of `set_crowd`.
+void note_outside(uint64_t count);
+/// Adds or takes mappings outside the windows until the windows have `left` of those that there may be; 0 or -errno.
+int64_t set_crowd(uint64_t left);
+/// If there are any, takes those that keep a script from `KP_MANY_MAPPINGS`: to make them takes as long as some scripts, so
+/// the others stay. 0 or -errno.
+int64_t thin_crowd(void);
+/// Where mappings that are no part of them go on from `address`, when the windows are empty.
+uint64_t behind_crowd(uint64_t address);
 
 #endif

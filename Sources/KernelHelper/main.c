@@ -122,18 +122,22 @@ static int reset_break(void) {
 }
 
 static int64_t reset(void) {
+  int64_t failure = thin_crowd();
+  if (failure != 0) return failure;
   if (set_privilege(0) != 0 || lift_limits() != 0) return -errno;
   syscall(SYS_munlockall);
+  // The thread's, which forks inherit.
+  if (syscall(SYS_set_mempolicy, 0, NULL, 0) != 0 && errno != ENOSYS) return -errno;
   for (int i = 0; i < KP_WINDOWS; i++) {
     struct kp_window *w = &channel->windows[i];
     if (munmap((void *)w->start, w->end - w->start) != 0) return -errno;
   }
   if (reset_break() != 0) return -errno;
-  int64_t failure = report_sizes();
-  if (failure != 0) return failure;
+  if ((failure = report_sizes()) != 0) return failure;
   int64_t count = 0;
   struct query found;
-  for (uint64_t at = 0; find(at, &found) == 1; at = found.end) count++;
+  for (uint64_t at = 0; find(behind_crowd(at), &found) == 1; at = found.end) count++;
+  note_outside((uint64_t)count);
   return count;
 }
 
@@ -193,10 +197,11 @@ static int64_t perform(void) {
   case KP_LOAD: return (int64_t)access_memory(0, a[0], a[1], 0);
   case KP_STORE: return (int64_t)access_memory(1, a[0], a[1], a[2]);
   case KP_SIZES: return report_sizes();
-  case KP_STATE: return report_state(a[0] != 0);
+  case KP_STATE: return report_state();
   case KP_RESET: return reset();
   case KP_FORK: return fork_process(a[0]);
   case KP_TRANSFER: return transfer();
+  case KP_CROWD: return set_crowd(a[0]);
   case KP_PRIVILEGE: return set_privilege(a[0] != 0) != 0 ? -errno : 0;
   default: return -ENOSYS;
   }
@@ -290,12 +295,8 @@ static void fill(uint64_t start, uint64_t end) {
 }
 
 static void fill_gaps(void) {
-  unsigned long minimum = PAGE;
-  FILE *file = fopen("/proc/sys/vm/mmap_min_addr", "re");
-  if (file) {
-    if (fscanf(file, "%lu", &minimum) != 1) minimum = PAGE;
-    fclose(file);
-  }
+  uint64_t minimum = setting("/proc/sys/vm/mmap_min_addr", PAGE);
+  read_most_mappings();
   if (minimum < PAGE) minimum = PAGE;
   // What the standard library has taken for the file is taken now.
   choose_windows();
@@ -380,7 +381,7 @@ int main(int count, char **arguments) {
   channel->number = SYS_getpid;
   channel->buffer_argument = -1;
   system_call();
-  if (report_state(1) != 0) fail("what is mapped cannot be told");
+  if (report_state() != 0) fail("what is mapped cannot be told");
   if (reset() < 0) fail("munmap");
 
   // A copy too: it leaves nothing behind, and what it touches first the next one finds touched.

@@ -112,14 +112,14 @@ static struct kp_mapping *mapping_of(const char *line, uint32_t *last) {
   return NULL;
 }
 
-/// Fills in the flags of the mappings that are listed.
+/// Fills in the flags of the mappings that are listed. What smaps has behind the last of them is not asked for: the
+/// kernel walks the page tables of every mapping that it tells.
 static int64_t report_flags(void) {
-  if (channel->mapping_count == 0) return 0;
   size_t filled = 0;
   off_t offset = 0;
   struct kp_mapping *mapping = NULL;
-  uint32_t last = 0, found = 0;
-  for (;;) {
+  uint32_t last = 0, told = 0;
+  while (told < channel->mapping_count) {
     ssize_t count = pread(smaps, smaps_text + filled, sizeof smaps_text - filled, offset);
     if (count < 0) return -errno;
     if (count == 0) break;
@@ -130,15 +130,15 @@ static int64_t report_flags(void) {
       // Everything but the first line of a mapping begins with a capital.
       if (*line < 'A' || *line > 'Z') {
         mapping = mapping_of(line, &last);
-        if (mapping) found++;
       } else if (mapping && stop - line > 8 && memcmp(line, "VmFlags:", 8) == 0) {
         for (const char *name = line + 9; name + 1 < stop; name += 3) mapping->flags |= kp_flag(name);
+        told++;
       }
     }
     filled = (size_t)(end - line);
     memmove(smaps_text, line, filled);
   }
-  return found == channel->mapping_count ? 0 : -EIO;
+  return told == channel->mapping_count ? 0 : -EIO;
 }
 
 // ---- pages ------------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ static int64_t report_pages(const struct kp_window *window, struct kp_page *repo
   return 0;
 }
 
-int64_t report_state(int with_flags) {
+int64_t report_state(void) {
   // Sizes first: what is read below may be mapped by it.
   int64_t failure = report_sizes();
   if (failure != 0) return failure;
@@ -206,7 +206,7 @@ int64_t report_state(int with_flags) {
     channel->window_mappings[i] = channel->mapping_count - before;
     count += pages;
   }
-  if (with_flags && (failure = report_flags()) != 0) return failure;
+  if ((failure = report_flags()) != 0) return failure;
   memset(channel->pages, 0, count * sizeof channel->pages[0]);
   struct kp_page *reports = channel->pages;
   for (int i = 0; i < KP_WINDOWS; i++) {

@@ -32,7 +32,7 @@ enum {
   KP_STORE = 3,
   /// Tells the sizes.
   KP_SIZES = 4,
-  /// 0 or 1 = with flags: tells all: the sizes, then mappings, and pages of the windows, one window behind the other.
+  /// Tells all: the sizes, then mappings with their flags, and pages of the windows, one window behind the other.
   KP_STATE = 5,
   /// Unmaps the windows; tells the sizes then. The result is the number of mappings outside them.
   KP_RESET = 6,
@@ -45,6 +45,9 @@ enum {
   /// 0 or 1 = process_vm_readv or process_vm_writev, number of the other member, numbers of both sides'
   /// pieces, flags. The buffer holds as many `struct iovec` of this process, then the other's.
   KP_TRANSFER = 10,
+  /// mappings that the windows may have: makes so many others that these are left of vm.max_map_count. The result is 0 or
+  /// -errno.
+  KP_CROWD = 11,
 };
 
 /// Processes that one helper can be at a time, each with a channel of its own: the template, which makes the first
@@ -53,6 +56,9 @@ enum { KP_MEMBERS = 4, KP_PROCESSES = 1 + KP_MEMBERS };
 
 /// `state`: the helper is starting, ready, or could not set itself up (`message` says why).
 enum { KP_STARTING = 0, KP_READY = 1, KP_FAILED = 2 };
+
+/// Mappings that no script comes to.
+enum { KP_MANY_MAPPINGS = 1000 };
 
 /// Most places whose mappings are listed after one call, and bytes around each that are listed too.
 enum { KP_PLACES = 2, KP_MARGIN = 16 * 4096 };

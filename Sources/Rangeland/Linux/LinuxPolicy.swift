@@ -39,49 +39,24 @@ extension AddressSpace {
 
   /// `MPOL_*`, address of the mask, bits in it plus one.
   func linuxSetPolicy(_ arguments: LinuxArguments) throws(Errno) {
-    let decoded = try decode(arguments.first)
-    let nodes = try linuxNodes(at: arguments.second, arguments.third)
+    try setThreadPolicy(arguments.first) { () throws(Errno) in
+      try linuxNodes(at: arguments.second, arguments.third)
+    }
+  }
+
+  /// `set_mempolicy` with a mask that the caller reads when it is its turn.
+  package func setThreadPolicy(
+    _ mode: UInt64, nodes readNodes: () throws(Errno) -> UInt64
+  ) throws(Errno) {
+    let decoded = try decode(mode)
+    let nodes = try readNodes()
     threadPolicy = try MemoryPolicy(decoded.mode, flags: decoded.flags, nodes: nodes)
   }
 
   /// Where the mode goes, where the mask goes, bits in it, an address, `MPOL_F_*`.
   func linuxGetPolicy(_ arguments: LinuxArguments) throws(Errno) {
     let (modeAt, maskAt, bits) = (arguments.first, arguments.second, arguments.third)
-    let flags = arguments.fifth
-    let (node, address, allowed): (UInt64, UInt64, UInt64) = (1, 2, 4)
-    // A space has one node.
-    if maskAt != 0 && bits < 1 { throw .invalidArgument }
-    if flags & ~(node | address | allowed) != 0 { throw .invalidArgument }
-    var mode: Int32 = 0
-    var nodes: UInt64 = 0
-    if flags & allowed != 0 {
-      if flags & (node | address) != 0 { throw .invalidArgument }
-      nodes = MemoryPolicy.allowedNodes
-    } else {
-      let policy: MemoryPolicy
-      if flags & address != 0 {
-        policy = try self.policy(at: arguments.fourth)
-      } else {
-        if arguments.fourth != 0 { throw .invalidArgument }
-        policy = threadPolicy
-      }
-      if flags & node != 0 {
-        // The node of a page, which is brought in for that; the node that comes next, which only
-        // interleaving threads have.
-        if flags & address != 0 {
-          do throws(AccessFault) {
-            try fault(at: arguments.fourth, .read)
-          } catch {
-            throw .badAddress
-          }
-        } else if policy.mode != .interleave && policy.mode != .weightedInterleave {
-          throw .invalidArgument
-        }
-      } else {
-        mode = policy.mode.rawValue | policy.flags.rawValue
-      }
-      nodes = policy.mode == .preferred ? policy.nodes & (0 &- policy.nodes) : policy.nodes
-    }
+    let (mode, nodes) = try linuxPolicy(arguments)
     do throws(AccessFault) {
       if modeAt != 0 { try store(mode, at: modeAt) }
       if maskAt != 0 {
@@ -93,6 +68,64 @@ extension AddressSpace {
     } catch {
       throw .badAddress
     }
+  }
+
+  /// `get_mempolicy`, whose answers the caller stores where they go.
+  package func linuxPolicy(
+    _ arguments: LinuxArguments
+  ) throws(Errno) -> (mode: Int32, nodes: UInt64) {
+    let (maskAt, bits) = (arguments.second, arguments.third)
+    let (address, flags) = (arguments.fourth, arguments.fifth)
+    let (ofNode, ofAddress, allowed): (UInt64, UInt64, UInt64) = (1, 2, 4)
+    // A space has one node.
+    if maskAt != 0 && bits < 1 { throw .invalidArgument }
+    if flags & ~(ofNode | ofAddress | allowed) != 0 { throw .invalidArgument }
+    if flags & allowed != 0 {
+      if flags & (ofNode | ofAddress) != 0 { throw .invalidArgument }
+      return (0, MemoryPolicy.allowedNodes)
+    }
+    let policy: MemoryPolicy
+    if flags & ofAddress != 0 {
+      policy = try self.policy(at: address)
+    } else {
+      if address != 0 { throw .invalidArgument }
+      policy = threadPolicy
+    }
+    var mode: Int32 = 0
+    if flags & ofNode == 0 {
+      mode = policy.mode.rawValue | policy.flags.rawValue
+    } else if flags & ofAddress != 0 {
+      // The node of a page, which is brought in for that.
+      try bringIn(address)
+    } else if policy.mode != .interleave && policy.mode != .weightedInterleave {
+      // The node that comes next, which only interleaving threads have.
+      throw .invalidArgument
+    }
+    return (mode, policy.shownNodes)
+  }
+
+  /// Brings a page in as somebody does who asks for it and is no processor (Linux `lookup_node`, `get_user_pages_fast`):
+  /// of one that a processor could read already, its mapping's rights are not asked for.
+  private func bringIn(_ address: Address) throws(Errno) {
+    let page = address & ~4095
+    let isThere = withUnsafeTemporaryAllocation(of: PinnedPage.self, capacity: 1) { pages in
+      if hasReadable(page) { return true }
+      if pin(page, .read, into: pages) == 0 { return false }
+      unpin(pages, dirty: false)
+      return true
+    }
+    if !isThere { throw .badAddress }
+  }
+
+  /// Whether a page, other than that of zeros, is there to be read.
+  private func hasReadable(_ page: Address) -> Bool {
+    let context = reclaimer.context()
+    context.pin()
+    defer { context.unpin() }
+    guard let leaf = tables.latchLeaf(page, creating: false, context) else { return false }
+    defer { leaf.unlockLeaf() }
+    let entry = leaf.latchedEntry(page)
+    return entry.isPresent && entry.isReadable && entry.frame != 0
   }
 
   /// Linux `sanitize_mpol_flags`.

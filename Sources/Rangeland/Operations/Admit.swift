@@ -109,15 +109,19 @@ extension AddressSpace {
 
   /// Charges a mapping where nothing is mapped.
   ///
-  /// - Parameter lockedLength: bytes that are locked besides what is locked now, if the flags say locked; `nil` = all.
+  /// - Parameters:
+  ///   - lockedLength: bytes that are locked besides what is locked now, if the flags say locked; `nil` = all.
+  ///   - areasMayBeFewer: whether it may come without another mapping.
   @inline(__always)
   func admit(
-    _ length: UInt64, _ flags: VMAFlags, lockedLength: UInt64? = nil, _ context: Context
+    _ length: UInt64, _ flags: VMAFlags, lockedLength: UInt64? = nil,
+    areasMayBeFewer: Bool = false, _ context: Context
   ) throws(Errno) -> Charge {
     if !hasLimits { return Charge() }
     let locked = (lockedLength ?? length) >> 12
-    let wanted = try charge(
+    var wanted = try charge(
       length >> 12, flags, replacing: LayoutCounts(), areas: 1, lockedPages: locked)
+    wanted.areasMayBeFewer = areasMayBeFewer
     guard let granted = counters.begin(wanted, context) else {
       throw refusal(ofLocking: locked, flags, context)
     }

@@ -282,7 +282,10 @@ extension AddressSpace {
     try refuseSealed(range, hold, context, &change)
     try refuseCut(range)
     if reserving {
+      // The limit of mappings leaves room for a cut: see `allowsRemap`.
       try layout.pointee.reserve(range, hold, context, &change)
+    } else if hasLimits {
+      try removeLimited(range, hold, context, &change)
     } else {
       try layout.pointee.remove(range, hold, context, &change)
     }

@@ -38,9 +38,10 @@ extension AddressSpace {
       ? request.newLength : request.newLength - min(request.newLength, request.oldLength)
     var granted = Charge()
     if growth > 0 {
-      // A source that is kept is not locked any more.
+      // A source that is kept is not locked any more. One that grows where it is needs no other mapping.
       granted = try admit(
-        growth, flags, lockedLength: request.keepsSource ? 0 : growth, context)
+        growth, flags, lockedLength: request.keepsSource ? 0 : growth, areasMayBeFewer: true,
+        context)
     }
     let before = change.counts
     let step: RemapStep

@@ -81,14 +81,15 @@ extension AddressSpace {
 
   /// `remove` within the limits.
   @inline(never)
-  private func removeLimited(
+  func removeLimited(
     _ range: AddressRange, _ hold: borrowing WriteHold, _ context: Context,
     _ change: inout LayoutChange
   ) throws(Errno) {
+    let before = change.counts
     // Teardown cuts nothing.
     let granted =
       counters.begin(Charge(areas: 1, areasMayBeFewer: true, spareAreas: 1), context) ?? Charge()
-    defer { settle(granted, &change, since: LayoutCounts(), context) }
+    defer { settle(granted, &change, since: before, context) }
     try layout.pointee.remove(range, areas: granted.areas(of: 1), hold, context, &change)
   }
 }

@@ -57,6 +57,13 @@ public struct MemoryPolicy: Sendable, Hashable {
   /// The nodes of a space.
   static var allowedNodes: UInt64 { 1 }
 
+  /// As `get_mempolicy` tells them: as asked for where they are kept so, otherwise of `preferred` the one that is
+  /// preferred (Linux `mpol_store_user_nodemask`, `mpol_new_preferred`).
+  var shownNodes: UInt64 {
+    mode == .preferred && flags.isDisjoint(with: [.staticNodes, .relativeNodes])
+      ? nodes & (0 &- nodes) : nodes
+  }
+
   /// No policy.
   public static let `default` = MemoryPolicy(checkedMode: .default, flags: [], nodes: 0)
 

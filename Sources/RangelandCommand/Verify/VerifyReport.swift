@@ -96,6 +96,12 @@ struct VerifyReport {
             "before": .string($0.row.before), "joined": .string($0.row.joined),
             "hits": .count($0.hits),
           ])
+        }),
+      "minima": .array(
+        report.coverage.minima(report.kinds, threads: report.threads).map {
+          .object([
+            "name": .string($0.name), "hits": .count($0.hits), "minimum": .count($0.minimum),
+          ])
         }), "missing": .array(report.shortfalls.map { .string($0) }),
     ])
   }

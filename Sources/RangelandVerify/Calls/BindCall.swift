@@ -24,7 +24,7 @@ struct BindCall: CallDefinition {
     let length = generator.length(subject, window, offset)
     let (mode, nodes): (UInt64, UInt64) = generator.random.pick([
       (0, 0), (0, 0), (2, 1), (2, 3), (3, 1), (1, 1), (1, 0), (4, 0), (5, 1), (0x8002, 1),
-      (0x8002, 3), (0x4003, 2),
+      (0x8002, 3), (0x4003, 2), (0x8001, 3),
     ])
     // Which pages of shared memory the kernel has mapped ahead of an access only it knows, and strictness asks.
     let asksPages = nodes & 1 == 0 && mode != 0
@@ -81,67 +81,5 @@ struct BindCall: CallDefinition {
       .init("mbind", shape == "hole" ? "EFAULT" : "ok", before: shape, shape == "gaps" ? 1 : 3)
     } + [.init("mbind", "EINVAL", 2), .init("mbind", "EFAULT", before: "gaps", 2)]
       + Coverage.joints.map { .init("mbind", "ok", joined: $0, 1) }
-  }
-}
-
-/// get_mempolicy of an address: the mode.
-struct PolicyCall: CallDefinition {
-  var fields: [CallField] { [] }
-
-  func isKnown(_ call: VerifyCall) -> Bool { true }
-
-  // MARK: made up
-
-  var weight: UInt64 { 2 }
-  var edgeWeight: UInt64 { 1 }
-  var needs: [VerifyCall.Kind] { [.mmap, .mbind] }
-
-  func ordinary(_ generator: inout ScriptGenerator, _ subject: any VerifySubject) -> VerifyCall {
-    let (window, offset) = generator.place(subject)
-    return VerifyCall(
-      .getPolicy, VerifyAddress(window, offset &+ generator.random.below(4096)), 0)
-  }
-
-  func edge(_ generator: inout ScriptGenerator) -> VerifyCall {
-    VerifyCall(.getPolicy, generator.edgeRange().0, 0)
-  }
-
-  // MARK: on both sides
-
-  /// MPOL_F_ADDR.
-  func request(_ call: VerifyCall) -> KernelRequest {
-    var request = KernelRequest(KP_SYS_get_mempolicy, 0, 0, 0, call.at, 2)
-    request.bufferArgument = 0
-    request.comparedBytes = 4
-    return request
-  }
-
-  /// What is outside the windows has no policy, on both sides, but is not everywhere mapped on both.
-  func reach(_ call: VerifyCall) -> [KernelProcess.AddressPair]? {
-    if call.at >= Address.spaceEnd { return [] }
-    return [KernelProcess.AddressPair(start: call.at, end: call.at + 1)]
-  }
-
-  func near(_ call: VerifyCall) -> [NearPlace] { [] }
-
-  func perform(_ call: VerifyCall, on space: AddressSpace) -> VerifyOutcome {
-    do throws(Errno) {
-      let policy = try space.policy(at: call.at)
-      var outcome = VerifyOutcome.success
-      outcome.output = withUnsafeBytes(of: policy.mode.rawValue | policy.flags.rawValue) {
-        [UInt8]($0)
-      }
-      return outcome
-    } catch {
-      return VerifyOutcome(error)
-    }
-  }
-
-  // MARK: coverage
-
-  func shapedRange(_ call: VerifyCall) -> KernelProcess.AddressPair? { nil }
-
-  var required: [Coverage.Requirement] {
-    [.init("get_mempolicy", "ok", 50), .init("get_mempolicy", "EFAULT", 20)]
   }
 }

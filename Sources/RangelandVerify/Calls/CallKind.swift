@@ -22,6 +22,7 @@ extension VerifyCall {
     case mlockall
     case mmap
     case mapFile = "mmap_file"
+    case mappingLimit = "max_map_count"
     case mprotect
     case mremap
     case mseal
@@ -32,6 +33,7 @@ extension VerifyCall {
     case processRead = "process_vm_readv"
     case processWrite = "process_vm_writev"
     case remapFilePages = "remap_file_pages"
+    case setPolicy = "set_mempolicy"
     case setrlimit
     case store
 
@@ -53,6 +55,7 @@ extension VerifyCall {
       case .mlockall: LockAllCall(unlocks: false)
       case .mmap: MapCall()
       case .mapFile: MapFileCall()
+      case .mappingLimit: MappingLimitCall()
       case .mprotect: ProtectCall()
       case .mremap: RemapCall()
       case .mseal: SealCall()
@@ -63,10 +66,15 @@ extension VerifyCall {
       case .processRead: TransferCall(isWrite: false)
       case .processWrite: TransferCall(isWrite: true)
       case .remapFilePages: RemapPagesCall()
+      case .setPolicy: SetPolicyCall()
       case .setrlimit: LimitCall()
       case .store: AccessCall(isStore: true)
       }
     }
+
+    /// Those of a run that names none: where mappings are nearly as many as there may be, a script takes ten times as
+    /// long to begin and to end.
+    public static let ordinary = allCases.filter { $0 != .mappingLimit }
 
     /// Spaces that come of each other, end, and copy from each other.
     public static var ofForks: [VerifyCall.Kind] { [.fork, .exit, .processRead, .processWrite] }

@@ -131,10 +131,14 @@ struct LimitCall: CallDefinition {
 }
 
 extension VerifyCall {
-  /// A limit with its bytes: what the windows may have and what is `outside` them. Other calls stay as they are.
+  /// A limit with its bytes, or its mappings: what the windows may have and what is `outside` them. Other calls stay as they are.
   func rebased(_ outside: VerifySizes) -> VerifyCall {
-    if kind != .setrlimit { return self }
     var call = self
+    if kind == .mappingLimit {
+      call.newLength = length + UInt64(outside.mappings)
+      return call
+    }
+    if kind != .setrlimit { return self }
     let other: UInt64
     switch at {
     case LimitCall.data: other = UInt64(outside.data)

@@ -22,6 +22,8 @@ struct ScriptRun {
   var coverage = Coverage()
   /// Whether a page of shared memory may have left memory.
   var hasPagedOut = false
+  /// Whether a member has ended: its pages go while the others go on.
+  var hasEnded = false
   /// Pages were guarded, and since then a mapping was left behind by a move.
   var hasGuards = false
   var leftGuarded = false
@@ -73,6 +75,9 @@ final class Judge {
       if run.hasPagedOut, call.kind == .mincore, absolute.meets(subject, where: \.isShared) {
         continue
       }
+      // Pages that somebody is still giving up cannot be moved, and strictness tells (`MPOL_MF_STRICT`, `MPOL_MF_MOVE`).
+      if run.hasEnded, call.kind == .mbind, call.flags & 3 == 3 { continue }
+      if call.kind == .exit { run.hasEnded = true }
       // Linux copies the pages of what ever had a guard in it, though its identity may be gone (docs/linux.md).
       if run.leftGuarded, call.kind == .fork { continue }
       if call.isGuard { run.hasGuards = true }
@@ -90,7 +95,7 @@ final class Judge {
         try compareAll(subject, &run)
       }
     }
-    if run.difference == nil { try compareAll(subject, isEnd: true, &run) }
+    if run.difference == nil { try compareAll(subject, &run) }
     subject.current = 0
     if run.difference == nil, parts != nil {
       run.final = RecordedState(subject, windows: kernel.windows)
@@ -172,16 +177,14 @@ final class Judge {
 
   // MARK: comparing everything
 
-  /// Flags are compared in the space of the last call, at the end in all.
   private func compareAll(
-    _ subject: SpaceFamily, isEnd: Bool = false, _ run: inout ScriptRun
+    _ subject: SpaceFamily, _ run: inout ScriptRun
   ) throws(VerifyError) {
     let current = subject.current
     let members = subject.all
-    func hasFlags(_ member: Int) -> Bool { isEnd || member == current }
     for member in members {
       kernel.current = member
-      kernel.beginState(withFlags: hasFlags(member))
+      kernel.beginState()
     }
     // While the helpers look.
     let ours = members.map { member in
@@ -195,7 +198,7 @@ final class Judge {
       // All of them answer, also behind a difference.
       let theirs = try kernel.finishState()
       guard run.difference == nil else { continue }
-      compareOne(subject, ours, theirs, files, hasFlags(member) ? kernel.listedFlags : [], &run)
+      compareOne(subject, ours, theirs, files, kernel.listedFlags, &run)
     }
     subject.current = current
   }

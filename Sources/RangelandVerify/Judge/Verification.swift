@@ -12,7 +12,7 @@ public struct Verification {
   public var policy = LockPolicy.ranged
   /// The kinds of calls that are made, and of which a run must have seen enough. Random scripts have
   /// what these need as well, mmap above all.
-  public var kinds = VerifyCall.Kind.allCases
+  public var kinds = VerifyCall.Kind.ordinary
   /// Threads that make the calls of a script, each in its parts of the windows.
   public var threads = 1
   public static var mostThreads: Int { 64 }
@@ -31,7 +31,7 @@ public struct Verification {
     public var kernel = KernelProcess.release
     public var seed: UInt64
     public var policy: LockPolicy
-    public var kinds = VerifyCall.Kind.allCases
+    public var kinds = VerifyCall.Kind.ordinary
     public var threads = 1
     public var operations = 0
     public var succeeded = 0
@@ -58,11 +58,19 @@ public struct Verification {
           list.append("departure \(departure.name): \(count) times")
         }
       }
-      guard operations >= Coverage.judgedFrom else { return list }
+      return list + coverageShortfalls
+    }
+
+    /// Those that more calls can mend.
+    var coverageShortfalls: [String] {
+      guard operations >= Coverage.judgedFrom else { return [] }
+      var list: [String] = []
       // With several threads, calls whose answers are not determined are missing, and those are ones that succeed.
       let share = threads > 1 ? 50 : 60
-      let isAll = kinds.count + (threads > 1 ? VerifyCall.Kind.ofFiles.count : 0)
-      if isAll == VerifyCall.Kind.allCases.count, succeeded * 100 < operations * share {
+      let isAll = VerifyCall.Kind.ordinary.allSatisfy {
+        kinds.contains($0) || threads > 1 && VerifyCall.Kind.ofFiles.contains($0)
+      }
+      if isAll, succeeded * 100 < operations * share {
         list.append("only \(succeeded * 100 / operations) % of the calls succeeded")
       }
       return list
@@ -100,13 +108,14 @@ public struct Verification {
     let judge = try makeJudge()
     var report = Report(seed: seed, policy: policy, kinds: kinds, threads: threads)
     var seeds = VerifyRandom(seed: seed)
-    while report.operations < operations {
+    while report.operations < operations || goesOn(report) {
       if isCancelled() {
         report.wasCancelled = true
         break
       }
       let seed = seeds.next()
-      let left = min(scriptLength * threads, operations - report.operations)
+      var left = scriptLength * threads
+      if report.operations < operations { left = min(left, operations - report.operations) }
       if threads > 1 {
         try runThreads(seed, left, kinds, judge, &report)
       } else {
@@ -116,6 +125,13 @@ public struct Verification {
       progress(report.operations)
     }
     return report
+  }
+
+  /// Whether a run that has made its calls makes some more: what a script exercises is a matter of chance, so its
+  /// coverage is judged when it is complete, or when that many more calls have not completed it.
+  private func goesOn(_ report: Report) -> Bool {
+    operations >= Coverage.judgedFrom && report.operations < operations + Coverage.mostExtra
+      && !report.coverageShortfalls.isEmpty
   }
 
   /// A random script of one thread.

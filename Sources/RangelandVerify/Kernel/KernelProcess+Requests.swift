@@ -142,11 +142,7 @@ extension KernelProcess {
   }
 
   /// Lets the helper look at all that is in the windows, and at its sizes; `finishState` waits for it.
-  ///
-  /// - Parameter withFlags: also at the flags of mappings, which takes longer than all else.
-  func beginState(withFlags: Bool) {
-    post(KP_STATE, withFlags ? 1 : 0)
-  }
+  func beginState() { post(KP_STATE) }
 
   /// The sizes and `forEachPage` tell what was found.
   ///
@@ -165,7 +161,7 @@ extension KernelProcess {
     }
   }
 
-  /// The flags of all mappings of the last state that has them, as `VerifyFlags.set`.
+  /// The flags of all mappings of the last state, as `VerifyFlags.set`.
   var listedFlags: [UInt64] {
     UnsafeBufferPointer(start: kp_mappings(channel), count: Int(channel.pointee.mapping_count))
       .map(\.flags)

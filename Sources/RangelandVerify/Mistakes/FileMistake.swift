@@ -7,6 +7,8 @@ import Rangeland
 enum FileMistake: String, MistakeFamily {
   /// A store to a page that was read before does not reach the file: no write-notify.
   case noWriteNotify
+  /// A store to a page that msync has gone over does not reach the file: its dirty bit is lost.
+  case dirtyBitLost
   /// A page behind the new end of a file can still be read.
   case stalePageAfterTruncation
   /// Private copies stay behind the new end of a file.
@@ -41,8 +43,9 @@ private final class MistakenFile: MistakenSubject {
   private let mistake: FileMistake
   /// Pages of files, and what they held when a store to them began to be lost.
   private var lost: [Place: [UInt8]] = [:]
-  /// Pages that were read.
+  /// Pages that were read, and pages that msync has gone over.
   private var known: Set<Place> = []
+  private var cleaned: Set<Place> = []
   private var oldSizes: [Int: Int] = [:]
   /// Copies of pages that were there before.
   private var copies = 0
@@ -91,14 +94,10 @@ private final class MistakenFile: MistakenSubject {
     let pages = (inner.fileSize(place.file) + 4095) / 4096
     switch mistake {
     case .noWriteNotify:
-      if call.kind == .store, isShared, known.contains(place), lost[place] == nil,
-        place.page < pages
-      {
-        let bytes = inner.contents(place.file, isWritten: false)
-        let start = Int(place.page) * 4096
-        lost[place] = Array(bytes[start..<min(bytes.count, start + 4096)])
-      }
+      if call.kind == .store, isShared, known.contains(place), place.page < pages { lose(place) }
       if call.kind == .load { known.insert(place) }
+    case .dirtyBitLost where call.kind == .store && isShared && place.page < pages:
+      if cleaned.contains(place) { lose(place) }
     case .privateReachesFile where call.kind == .store && !isShared && rights(call.at)! & 2 != 0:
       inner.spoil(place.file, Int(place.page) * 4096, UInt8(truncatingIfNeeded: call.value))
     case .copyStaysCounted where call.kind == .store && !isShared:
@@ -124,8 +123,22 @@ private final class MistakenFile: MistakenSubject {
     return result
   }
 
+  /// From now on a page stays in its file as it is.
+  private func lose(_ place: Place) {
+    if lost[place] != nil { return }
+    let bytes = inner.contents(place.file, isWritten: false)
+    let start = Int(place.page) * 4096
+    lost[place] = Array(bytes[start..<min(bytes.count, start + 4096)])
+  }
+
   private func synchronize(_ call: VerifyCall) -> VerifyOutcome {
     let result = super.perform(call)
+    // Holes are told, and what is mapped is written.
+    if mistake == .dirtyBitLost, result.result == 0 || result.result == -12, isOrdinary(call) {
+      for page in pages(call.at, call.length) {
+        if let (place, isShared) = place(page), isShared { cleaned.insert(place) }
+      }
+    }
     if mistake == .syncSkipsHole, result.result == -12, isOrdinary(call) { return .success }
     return result
   }

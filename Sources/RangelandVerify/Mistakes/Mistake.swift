@@ -23,7 +23,8 @@ struct Mistake: Sendable, CustomStringConvertible {
   /// All of them.
   static let all: [Mistake] =
     AccessMistake.all + AdviseMistake.all + BreakMistake.all + FileMistake.all + ForkMistake.all
-    + ListingMistake.all + LimitMistake.all + LockMistake.all + MapMistake.all + PolicyMistake.all
+    + ListingMistake.all + LimitMistake.all + LockMistake.all + MapMistake.all
+    + MappingLimitMistake.all + PolicyMistake.all
     + ProtectMistake.all + RemapMistake.all + ResidencyMistake.all + SealMistake.all
     + StackMistake.all + TogetherMistake.all.map { $0.withThreads(8) } + TransferMistake.all
     + UnmapMistake.all

@@ -13,9 +13,17 @@ enum PolicyMistake: String, MistakeFamily {
   case policyOfMapping
   /// mbind forgets the mode's flags.
   case bindForgetsFlags
+  /// An address without a policy shows the thread's.
+  case addressShowsThreadPolicy
+  /// set_mempolicy forgets the mode's flags.
+  case threadPolicyForgetsFlags
+  /// Nodes are told as allowed where they are kept as asked for.
+  case askedNodesAreLost
+  /// The child's thread has no policy.
+  case forkForgetsThreadPolicy
 
   static var kinds: [VerifyCall.Kind] {
-    [.mbind, .getPolicy, .mremap, .mmap, .munmap]
+    [.mbind, .getPolicy, .setPolicy, .mremap, .mmap, .munmap, .fork]
   }
 
   func make(_ inner: SpaceSubject) -> any VerifySubject { MistakenPolicy(self, inner) }
@@ -47,7 +55,8 @@ private final class MistakenPolicy: MistakenSubject {
     case .mremap: modes = [:]
     case .mmap: forget(UInt64(outcome.result), call.length)
     case .munmap: forget(call.at, call.length)
-    case .getPolicy where inner.mappings(call.at, call.at + 1).first?.isShared == true:
+    case .getPolicy
+    where call.asksMode && inner.mappings(call.at, call.at + 1).first?.isShared == true:
       let mode = UInt32(truncatingIfNeeded: modes[call.at & ~4095] ?? 0)
       outcome.output = withUnsafeBytes(of: mode) { [UInt8]($0) }
     default: break
@@ -55,8 +64,33 @@ private final class MistakenPolicy: MistakenSubject {
     return outcome
   }
 
+  private func ask(_ call: VerifyCall) -> VerifyOutcome {
+    var outcome = inner.perform(call)
+    if mistake == .askedNodesAreLost, call.value == 1, outcome.result == 0 {
+      for i in outcome.output.indices { outcome.output[i] &= i == 0 ? 1 : 0 }
+    }
+    guard mistake == .addressShowsThreadPolicy, call.asksMode, outcome.result == 0,
+      outcome.output.allSatisfy({ $0 == 0 })
+    else { return outcome }
+    var own = call
+    (own.at, own.flags) = (0, 0)
+    return inner.perform(own)
+  }
+
+  override func fork() -> (any VerifySubject)? {
+    let child = inner.copy()
+    if mistake == .forkForgetsThreadPolicy { child?.space.threadPolicy = .default }
+    return child
+  }
+
   override func perform(_ call: VerifyCall) -> VerifyOutcome {
     if mistake == .policyOfMapping { return performByMapping(call) }
+    if call.kind == .getPolicy { return ask(call) }
+    if mistake == .threadPolicyForgetsFlags, call.kind == .setPolicy {
+      var call = call
+      call.protection &= 0xfff
+      return inner.perform(call)
+    }
     guard call.kind == .mbind, isOrdinary(call), call.at % 4096 == 0 else {
       return super.perform(call)
     }
@@ -65,7 +99,9 @@ private final class MistakenPolicy: MistakenSubject {
     let mapped = inner.mappings(call.at, end)
     let shape = Coverage.shape(mapped, call.at, end)
     switch mistake {
-    case .policyOfMapping: break
+    case .policyOfMapping, .addressShowsThreadPolicy, .threadPolicyForgetsFlags, .askedNodesAreLost,
+      .forkForgetsThreadPolicy:
+      break
     case .bindForgetsFlags: call.protection &= 0xfff
     case .unbindNeedsNoHole:
       if shape == "gaps" && call.protection == 0 { return VerifyOutcome(.badAddress) }
@@ -82,4 +118,9 @@ private final class MistakenPolicy: MistakenSubject {
     }
     return super.perform(call)
   }
+}
+
+extension VerifyCall {
+  /// Whether get_mempolicy asks for the mode of an address.
+  fileprivate var asksMode: Bool { flags == PolicyCall.ofAddress && value == 0 }
 }

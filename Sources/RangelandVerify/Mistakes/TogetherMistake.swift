@@ -21,7 +21,7 @@ enum TogetherMistake: String, MistakeFamily {
 
   /// All that several threads may make.
   static var kinds: [VerifyCall.Kind] {
-    VerifyCall.Kind.allCases.filter {
+    VerifyCall.Kind.ordinary.filter {
       ![.fork, .exit, .mseal].contains($0) && !$0.isTransfer
         && !VerifyCall.Kind.ofFiles.contains($0)
     }

@@ -28,7 +28,7 @@ struct ScriptGenerator {
   ///     not made then. `nil` = the windows.
   init(
     seed: UInt64, windows: [KernelProcess.AddressPair],
-    kinds: [VerifyCall.Kind] = VerifyCall.Kind.allCases, thread: Int = 0,
+    kinds: [VerifyCall.Kind] = VerifyCall.Kind.ordinary, thread: Int = 0,
     areas: [KernelProcess.AddressPair]? = nil
   ) {
     random = VerifyRandom(seed: seed)
@@ -37,7 +37,7 @@ struct ScriptGenerator {
     self.thread = thread
     isRestricted = areas != nil
     // In every script where they are all that is wanted.
-    let hasRare = random.chance(18) || kinds.count < VerifyCall.Kind.allCases.count
+    let hasRare = random.chance(18) || kinds.count < VerifyCall.Kind.ordinary.count
     let kinds = hasRare ? kinds : kinds.filter { !$0.definition.isForSomeScripts }
     var ordinary = Weighted(kinds) { $0.weight }
     let needed = Set(kinds.flatMap { $0.definition.needs }).subtracting(kinds)

@@ -124,6 +124,28 @@ import Testing
   }
 
   @Test(arguments: LockPolicy.allCases)
+  func
+    `a mapping that shrinks may not be cut beyond the limit, one that grows where it is needs none`(
+      _ policy: LockPolicy
+    ) throws
+  {
+    let space = try makeSpace(policy)
+    try mapPages(space, 0, 16)
+    space.limits.mappingCount = 1
+    // The pages behind what is to go are a mapping of their own then.
+    #expect(
+      errno { _ = try space.remap(at: base + 2 * page, length: 4 * page, to: 2 * page) }
+        == .noMemory)
+    #expect(layout(space) == ["0..<16 rw-p"])
+    _ = try space.remap(at: base, length: 16 * page, to: 12 * page)
+    try mapPages(space, 20, 1)
+    #expect(space.usage.mappings == 2)
+    _ = try space.remap(at: base + 8 * page, length: 4 * page, to: 6 * page)
+    #expect(layout(space) == ["0..<14 rw-p", "20..<21 rw-p"])
+    space.checkInvariants()
+  }
+
+  @Test(arguments: LockPolicy.allCases)
   func `of two splits the first stays when the second is one too many`(
     _ policy: LockPolicy
   ) throws {

@@ -112,7 +112,20 @@ import Testing
     // A node that is not there, in the second word.
     try space.store(UInt64(1), at: base + 32)
     #expect(call(.mbind, base, page, 3, base + 24, 129, 0) == -22)
+    // MPOL_PREFERRED with MPOL_F_STATIC_NODES: as asked for.
+    try space.store(UInt64(3), at: base)
+    #expect(call(.setMempolicy, 0x8001, base, 64) == 0)
+    #expect(call(.getMempolicy, 0, base + 16, 64, 0, 0) == 0)
+    #expect(try space.load(UInt64.self, at: base + 16) == 3)
     #expect(call(.setMempolicy, 0, 0, 0) == 0)
     #expect(space.threadPolicy == .default)
+    // The node of a page: of one that is there whatever its mapping's rights are, unless there are none.
+    let (first, second) = (base, base + page)
+    let answer = second + 8
+    try space.protect(at: first, length: page, .write)
+    #expect(call(.getMempolicy, answer, 0, 0, first, 3) == 0)
+    #expect(try space.load(Int32.self, at: answer) == 0)
+    try space.protect(at: first, length: page, [])
+    #expect(call(.getMempolicy, answer, 0, 0, first, 3) == -14)
   }
 }
