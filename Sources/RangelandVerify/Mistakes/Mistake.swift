@@ -24,7 +24,7 @@ struct Mistake: Sendable, CustomStringConvertible {
   static let all: [Mistake] =
     AccessMistake.all + AdviseMistake.all + BreakMistake.all + FileMistake.all + ForkMistake.all
     + ListingMistake.all + LimitMistake.all + LockMistake.all + MapMistake.all
-    + MappingLimitMistake.all + PolicyMistake.all
+    + (MappingLimitCall.canBeReached ? MappingLimitMistake.all : []) + PolicyMistake.all
     + ProtectMistake.all + RemapMistake.all + ResidencyMistake.all + SealMistake.all
     + StackMistake.all + TogetherMistake.all.map { $0.withThreads(8) } + TransferMistake.all
     + UnmapMistake.all
