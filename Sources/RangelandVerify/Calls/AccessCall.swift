@@ -80,9 +80,11 @@ struct AccessCall: CallDefinition {
     if !isStore { return true }
     return subject.mappings(call.at, call.at &+ call.length).allSatisfy { mapping in
       if mapping.file == 0 || !mapping.isShared { return true }
-      let last = mapping.offset + (call.at &+ call.length &- 1 &- mapping.start)
+      // What of it lies in this mapping: it may cross into another.
+      let end = mapping.offset + (min(call.at &+ call.length, mapping.end) - mapping.start)
       let size = subject.fileSize(mapping.file - 1)
-      return last < size || last >= (size + 4095) & ~4095
+      // Into a page that does not exist: a bus error, and nothing is stored.
+      return end <= size || end > (size + 4095) & ~4095
     }
   }
 
