@@ -2,6 +2,7 @@
 //
 // An address space before the judge, and the judge before planted mistakes.
 
+import Glibc
 import Rangeland
 import RangelandTestSupport
 import Testing
@@ -29,6 +30,26 @@ struct VerificationTests {
     #expect(report.operations == 4000)
     // A long run has to reach 60 %; eight scripts may have a low limit in two of them.
     #expect(report.succeeded * 100 >= report.operations * 45)
+  }
+
+  /// The helper gets files under numbers from 100 on. Here its channel, and the files, have each of these numbers once.
+  @Test func `descriptors that are in use are in nobody's way`() throws {
+    var random = SeededRandom(for: "descriptors")
+    var opened: [Int32] = []
+    defer { for descriptor in opened { close(descriptor) } }
+    for next in Int32(80)..<110 {
+      while opened.last ?? 0 < next {
+        let descriptor = open("/dev/null", O_RDONLY | O_CLOEXEC)
+        try #require(descriptor >= 0)
+        opened.append(descriptor)
+      }
+      var verification = Verification()
+      verification.operations = 64
+      verification.kinds = [.mapFile, .load, .store]
+      verification.seed = random.below(.max)
+      let report = try verification.run()
+      #expect(report.difference == nil, "numbers from \(next) on were free")
+    }
   }
 
   /// Each is found within so many operations; the script that shows it is short, still shows it when its

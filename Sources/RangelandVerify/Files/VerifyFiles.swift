@@ -35,7 +35,8 @@ final class VerifyFiles {
 
   static var descriptorCount: UInt64 { 8 }
   static var fileCount: Int { 3 }
-  private static var firstInherited: Int32 { 100 }
+  /// In the helper.
+  static var firstInherited: Int32 { 100 }
   private static var noDescriptor: Int32 { 999 }
 
   /// Bytes of the files when a script begins.

@@ -86,18 +86,18 @@ public final class KernelProcess {
       throw VerifyError("the channel cannot be mapped: \(Errno(rawValue: errno))")
     }
     let channels = memory.assumingMemoryBound(to: kp_channel.self)
+    let given = Self.copies([(descriptor, channelInHelper)] + files.inherited)
+    defer { for one in given { close(one.from) } }
     var child: pid_t = 0
     let status = path.withPlatformString { path in
-      "\(descriptor)".withPlatformString { number in
+      "\(channelInHelper)".withPlatformString { number in
         "\(getpid())".withPlatformString { parent in
           var arguments = [path, number, parent].map { UnsafeMutablePointer(mutating: $0) } + [nil]
           var environment: [UnsafeMutablePointer<CChar>?] = [nil]
           var actions = posix_spawn_file_actions_t()
           posix_spawn_file_actions_init(&actions)
           defer { posix_spawn_file_actions_destroy(&actions) }
-          for file in files.inherited {
-            posix_spawn_file_actions_adddup2(&actions, file.from, file.to)
-          }
+          for one in given { posix_spawn_file_actions_adddup2(&actions, one.from, one.to) }
           return posix_spawn(&child, path, &actions, nil, &arguments, &environment)
         }
       }
@@ -108,6 +108,19 @@ public final class KernelProcess {
       throw VerifyError("\(path) cannot be started: \(Errno(rawValue: status))")
     }
     return (channels, child)
+  }
+
+  /// The number of the channel's descriptor in the helper. Those of the files come behind it.
+  private static var channelInHelper: Int32 { VerifyFiles.firstInherited - 1 }
+
+  /// Descriptors for the same files whose numbers are none that the helper gets them under: there one may be taken before
+  /// another is given. A process with much open has such numbers in use.
+  private static func copies(_ descriptors: [(from: Int32, to: Int32)]) -> [(
+    from: Int32, to: Int32
+  )] {
+    let beyond = (descriptors.map(\.to).max() ?? 0) + 1
+    // One that cannot be copied is told when the helper starts.
+    return descriptors.map { (fcntl($0.from, F_DUPFD_CLOEXEC, beyond), $0.to) }
   }
 
   private func setUp() throws(VerifyError) {
