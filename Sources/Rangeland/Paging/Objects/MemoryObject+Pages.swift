@@ -147,51 +147,38 @@ extension UnsafeMutablePointer where Pointee == MemoryObject {
       index = found + 1
       // Made after the others were marked.
       if !pointee.arena.isRemoved(findLocked(found)) { continue }
-      let height = pointee.pagesHeight
-      let page = takeLocked(root, height, 0, found, found + 1, context)
+      let frame = takeLocked(root, pointee.pagesHeight, found, context)
       if root.pointee.count == 0 {
         context.recycle(root, .objectIndexNode)
         pointee.pagesRoot = nil
         pointee.pagesHeight = 0
       }
       pointee.pageCount.subtract(1, ordering: .relaxed)
-      return page
+      return (found, frame)
     }
     return nil
   }
 
-  /// The same below `node`, whose first index is `base`; nodes that become empty are freed.
+  /// Takes a page that is there out of the tree below `node`; nodes that become empty are freed, but for this one.
   private func takeLocked(
-    _ node: ObjectIndexRef, _ height: Int32, _ base: UInt64, _ start: UInt64, _ end: UInt64,
-    _ context: Context
-  ) -> (index: UInt64, frame: FrameNumber)? {
-    let shift = 6 * UInt64(height - 1)
-    var i = start > base ? Int(truncatingIfNeeded: (start - base) >> shift) : 0
-    while i < ObjectIndexNode.slotCount {
-      let low = base &+ UInt64(i) << shift
-      // The topmost level has slots for more than there are indices.
-      if low >= end || low < base { return nil }
-      let slot = node.slot(i)
-      let value = slot.pointee
-      if value != 0 {
-        if height == 1 {
-          slot.pointee = 0
-          node.pointee.count -= 1
-          return (low, FrameNumber(truncatingIfNeeded: value))
-        }
-        let child = ObjectIndexRef(bitPattern: UInt(value)).unsafelyUnwrapped
-        if let page = takeLocked(child, height - 1, low, start, end, context) {
-          if child.pointee.count == 0 {
-            slot.pointee = 0
-            node.pointee.count -= 1
-            context.recycle(child, .objectIndexNode)
-          }
-          return page
-        }
+    _ node: ObjectIndexRef, _ height: Int32, _ index: UInt64, _ context: Context
+  ) -> FrameNumber {
+    let slot = node.slot(of: index, height: height)
+    if height == 1 {
+      defer {
+        slot.pointee = 0
+        node.pointee.count -= 1
       }
-      i += 1
+      return FrameNumber(truncatingIfNeeded: slot.pointee)
     }
-    return nil
+    let child = ObjectIndexRef(bitPattern: UInt(slot.pointee)).unsafelyUnwrapped
+    let frame = takeLocked(child, height - 1, index, context)
+    if child.pointee.count == 0 {
+      slot.pointee = 0
+      node.pointee.count -= 1
+      context.recycle(child, .objectIndexNode)
+    }
+    return frame
   }
 
   /// The frame of `index`, 0 = none. Needs `pagesLatch`.
