@@ -30,7 +30,8 @@ final class LargeList<Element: BitwiseCopyable> {
   private func grow() {
     capacity = max(64, capacity + capacity / 2)
     guard let memory = realloc(base, capacity * MemoryLayout<Element>.stride) else {
-      fatalError("no memory for \(capacity) lines that matter of a text")
+      fatalError(
+        "no memory for a list of \(capacity) elements of \(MemoryLayout<Element>.stride) bytes")
     }
     base = memory.bindMemory(to: Element.self, capacity: capacity)
   }
