@@ -108,13 +108,13 @@ extension AddressSpace {
   /// of one that a processor could read already, its mapping's rights are not asked for.
   private func bringIn(_ address: Address) throws(Errno) {
     let page = address & ~4095
-    let isThere = withUnsafeTemporaryAllocation(of: PinnedPage.self, capacity: 1) { pages in
-      if hasReadable(page) { return true }
-      if pin(page, .read, into: pages) == 0 { return false }
-      unpin(pages, dirty: false)
-      return true
+    if hasReadable(page) { return }
+    let refusal = withUnsafeTemporaryAllocation(of: PinnedPage.self, capacity: 1) { pages in
+      let (count, refusal) = pin(page, .read, into: pages)
+      if count > 0 { unpin(pages, dirty: false) }
+      return refusal
     }
-    if !isThere { throw .badAddress }
+    if let refusal { throw refusal }
   }
 
   /// Whether a page, other than that of zeros, is there to be read.

@@ -28,28 +28,31 @@ extension AddressSpace {
   /// - Parameters:
   ///   - start: page aligned; it may lie anywhere.
   ///   - pages: room for as many as are wanted.
-  /// - Returns: how many were pinned.
+  /// - Returns: how many were pinned, and why not the next: `ENOMEM` without memory, `EFAULT` for all else; `nil` if it
+  ///   lies behind all that was wanted.
   func pin(
     _ start: Address, _ access: AccessKind, into pages: UnsafeMutableBufferPointer<PinnedPage>
-  ) -> Int {
+  ) -> (count: Int, refusal: Errno?) {
     let before = LockMap.enter(.pin)
     defer { LockMap.leave(before) }
     let context = reclaimer.context()
     var done = 0
     while done < pages.count {
       let (first, overflow) = start.addingReportingOverflow(UInt64(done) << 12)
-      guard !overflow, first < Address.spaceEnd else { break }
+      guard !overflow, first < Address.spaceEnd else { return (done, .badAddress) }
       let count = min(pages.count - done, 64, Int((Address.spaceEnd - first) >> 12))
       var wanted: WantedPage?
       let target = UnsafeMutableBufferPointer(rebasing: pages[done..<done + count])
       let refusal = pinHeld(first, access, target, &done, &wanted, context)
       if let wanted {
-        if provide(wanted, context) != nil { break }
-      } else if refusal != nil {
-        break
+        if let reason = provide(wanted, context) {
+          return (done, reason == .outOfMemory ? .noMemory : .badAddress)
+        }
+      } else if let refusal {
+        return (done, refusal)
       }
     }
-    return done
+    return (done, nil)
   }
 
   /// Pins pages under one hold, up to the first that cannot be had or has to be read in.

@@ -135,7 +135,8 @@ extension AddressSpace {
       let wanted = Int(min(pages, UInt64(pinned.count)))
       let got = other.pin(
         page, isWrite ? .write : .read,
-        into: UnsafeMutableBufferPointer(rebasing: pinned[..<wanted]))
+        into: UnsafeMutableBufferPointer(rebasing: pinned[..<wanted])
+      ).count
       if got == 0 { return false }
       var isComplete = true
       for i in 0..<got where isComplete && !cursor.isAtEnd {

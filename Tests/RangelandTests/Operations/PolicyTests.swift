@@ -128,4 +128,24 @@ import Testing
     try space.protect(at: first, length: page, [])
     #expect(call(.getMempolicy, answer, 0, 0, first, 3) == -14)
   }
+
+  @Test(
+    .enabled(if: AddressSpace.canFailAllocations, "allocations fail in checked builds only"))
+  func `the node of a page that there is no memory for is ENOMEM, not EFAULT`() throws {
+    var refusals = 0
+    for k in 0..<100 {
+      let space = try makeSpace(.ranged)
+      try mapPages(space, 0, 4)
+      space.failAllocation(after: k)
+      let result = space.systemCall(
+        LinuxCall.getMempolicy, LinuxArguments(0, 0, 0, base + page, 3))
+      if !space.disarmFailure() { break }
+      // What can do without gives the answer.
+      #expect(result == -12 || result == 0, "allocation \(k)")
+      if result == -12 { refusals += 1 }
+      #expect(
+        space.systemCall(LinuxCall.getMempolicy, LinuxArguments(0, 0, 0, base + page, 3)) == 0)
+    }
+    #expect(refusals > 0)
+  }
 }

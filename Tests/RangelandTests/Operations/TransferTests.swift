@@ -311,7 +311,7 @@ import Testing
   ) throws {
     let pins = UnsafeMutableBufferPointer<PinnedPage>.allocate(capacity: count)
     defer { pins.deallocate() }
-    let got = space.pin(base, access, into: pins)
+    let got = space.pin(base, access, into: pins).count
     #expect(got == expecting)
     let pinned = UnsafeMutableBufferPointer(rebasing: pins[..<got])
     let isDirty = try body(pinned)
