@@ -23,10 +23,12 @@ public enum LayoutEffect: Equatable, Sendable {
 /// The kernel's constants that decide effects (x86-64 `asm-generic/mman*.h`).
 enum LinuxFlag {
   static let mapShared: UInt64 = 0x01
+  static let mapSharedValidate: UInt64 = 0x03
   static let mapFixed: UInt64 = 0x10
   static let mapAnonymous: UInt64 = 0x20
   static let mapGrowsDown: UInt64 = 0x100
   static let mapStack: UInt64 = 0x2_0000
+  static let mapSync: UInt64 = 0x8_0000
   static let mapFixedNoReplace: UInt64 = 0x10_0000
   /// Flags that the product's own mappings do not have, and their names.
   static let mapWithout: [(flag: UInt64, name: String)] = [

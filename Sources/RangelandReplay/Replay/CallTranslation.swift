@@ -45,7 +45,7 @@ struct Translation {
     self.call = call
   }
 
-  private static func nothing(_ name: String) -> Translation {
+  static func nothing(_ name: String) -> Translation {
     Translation([], .none, substituted: name)
   }
 
@@ -58,7 +58,7 @@ struct Translation {
 
   init(_ call: RecordedCall, _ model: LayoutModel, _ surroundings: ReplaySurroundings) {
     if let errno = call.errno {
-      self = Self.failed(call, errno, model)
+      self = Self.failed(call, errno, model, surroundings)
       return
     }
     if call.kind == .brk, let heap = surroundings.heap {
@@ -94,8 +94,24 @@ struct Translation {
       guard mapped <= bringLimit else { return .nothing("\(call.kind.name) of more than 4 GiB") }
       return Translation(ReplayCall(replayed, call), wholeSpace, .none)
     }
+    if let empty = Self.ofNoPages(call) { return empty }
     if call.copiesSpace { return Translation([ReplayStep(.fork, wholeSpace)], .none) }
     return call.kind.mayMakeThread ? Translation([], .none) : .nothing(call.kind.name)
+  }
+
+  /// Advice on nothing at all, which Linux takes: its arguments are checked all the same.
+  private static func ofNoPages(_ call: RecordedCall) -> Translation? {
+    guard call.kind == .madvise, call.arguments[1] == 0,
+      Advice(rawValue: Int32(truncatingIfNeeded: call.arguments[2])) != nil
+    else { return nil }
+    return madeAgain(call)
+  }
+
+  /// A call that looks at no page, as it was recorded; its place is that of its first argument.
+  static func madeAgain(_ call: RecordedCall) -> Translation? {
+    let page = call.arguments[0] & ~4095
+    guard let replayed = call.kind.replayed, page < RecordedArea.spaceEnd else { return nil }
+    return Translation(ReplayCall(replayed, call), page..<page + 4096, .none)
   }
 
   /// `brk`: every change of the break and every look at it is in one order, through the heap's first page.
@@ -240,43 +256,6 @@ struct Translation {
     }
     guard let replayed = call.kind.replayed else { return .nothing(call.kind.name) }
     return Translation(ReplayCall(replayed, call), range, .none)
-  }
-
-  // MARK: failed calls
-
-  /// A call that failed is done again where the product has it and would fail alike; limits, files and
-  /// permissions that it does not know are not.
-  private static func failed(
-    _ call: RecordedCall, _ errno: Int32, _ model: LayoutModel
-  ) -> Translation {
-    let action: ReplayStep.Action
-    switch call.kind {
-    case .munmap: action = .unmap
-    case .mprotect: action = .protect
-    case .madvise where call.arguments[2] == LinuxFlag.adviseDontNeed: action = .dontNeed
-    // They fail on other things than mappings.
-    case .execve, .fork, .vfork, .clone, .clone3, .userfaultfd: return Translation([], .none)
-    default: return .nothing("failed \(call.kind.name)")
-    }
-    let start = call.arguments[0]
-    let (end, overflow) = start.addingReportingOverflow(call.arguments[1])
-    guard errno == ENOMEM, action != .unmap, start % 4096 == 0, !overflow, end > start,
-      end <= RecordedArea.spaceEnd
-    else { return .nothing("failed \(call.kind.name)") }
-    let range = start..<((end + 4095) & ~4095)
-    guard let hole = model.firstHole(in: range) else {
-      return .nothing("failed \(call.kind.name)")
-    }
-    var step = ReplayStep(action, range)
-    step.expected = .failure(ENOMEM)
-    var effect = LayoutEffect.none
-    if action == .protect {
-      let protection = Protection(argument: call.arguments[2])
-      step.protection = Rangeland.Protection(protection)
-      // Linux changes what comes before the hole.
-      if hole > start { effect = .protect(start..<hole, protection) }
-    }
-    return Translation([step], effect)
   }
 
   // MARK: faults

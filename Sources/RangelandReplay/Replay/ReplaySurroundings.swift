@@ -24,6 +24,9 @@ struct ReplaySurroundings {
       guard call.arguments[3] & LinuxFlag.mapAnonymous == 0 else { continue }
       see(call.file, call.arguments[5], call.arguments[1])
     }
+    for call in recording.calls where call.errno != nil && call.asksForSynchronousFile {
+      see(nil, call.arguments[5], call.arguments[1])
+    }
     // A mapping that grows shows more of its file.
     let growth = recording.calls.reduce(UInt64(0)) { most, call in
       guard call.kind == .mremap && call.errno == nil else { return most }

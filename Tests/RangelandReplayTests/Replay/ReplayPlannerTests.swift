@@ -166,6 +166,42 @@ import Testing
     #expect(made.operations == 3)
   }
 
+  @Test func `what fails for its arguments or its file fails again, and no pages are advised`()
+    throws
+  {
+    let made = try plan([
+      beginning(0, at: 0), map(Self.base, 4, thread: 0, at: 1, to: 2),
+      call(.madvise, CallArguments(Self.base + 40, 4096, 16), at: 3, result: -22),
+      call(.msync, CallArguments(Self.base + 40, 4096, 4), at: 5, result: -22),
+      call(.madvise, CallArguments(0, 0, 17), at: 7),
+      // MAP_SHARED_VALIDATE | MAP_SYNC.
+      call(.mmap, CallArguments(0, 100 << 20, 3, 0x8_0003, 12, 0), at: 9, result: -95),
+      // Limits and files that nobody knows.
+      call(.mmap, CallArguments(0, 4096, 3, 1, 12, 0), at: 11, result: -13),
+    ])
+    #expect(words(made, 0) == ["map", "call", "call", "call", "call"])
+    let counts = Dictionary(uniqueKeysWithValues: made.substituted.map { ($0.kind, $0.count) })
+    #expect(counts == ["failed mmap": 1])
+    for policy in LockPolicy.allCases {
+      let run = try Replay(
+        made, AddressSpace(policy: policy), ReplayFiles(sizes: made.fileSizes)
+      ).run { false }
+      #expect(run.mismatches == 0, "\(policy): \(run.examples)")
+    }
+    let onKernel = try KernelReplay(made, ReplayFiles(sizes: made.fileSizes))
+    let kernel = try onKernel.run(isCancelled: { false })
+    #expect(onKernel.leftOut.isEmpty)
+    #expect(kernel.mismatches == 0, "\(kernel.examples)")
+    // A success that should have failed is seen.
+    var wrong = made
+    let step = try #require(made.steps.firstIndex { $0.expected == .failure(22) })
+    wrong.calls[Int(made.steps[step].call)].arguments.first = Self.base
+    let run = try Replay(
+      wrong, AddressSpace(policy: .ranged), ReplayFiles(sizes: made.fileSizes)
+    ).run { false }
+    #expect(run.mismatches == 1)
+  }
+
   @Test func `calls are made as they were recorded, at the place that was recorded`() throws {
     let areas = [
       RecordedArea(
