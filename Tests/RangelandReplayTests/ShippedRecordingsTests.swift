@@ -33,17 +33,14 @@ import Testing
     let recording = try Recording(path: ShippedRecordings.path(name))
     let summary = RecordingSummary(recording)
     #expect(summary.threads >= 4)
-    #expect(summary.changingCalls >= 5_000)
+    #expect(summary.changingCalls >= (name == ShippedRecordings.rustc ? 1_000 : 5_000))
     // A program's checks for null are faults too.
     #expect(summary.unmappedFaults <= 1)
     #expect(recording.info.layoutOrigin == .recorded)
     #expect(recording.info.note.count > 40, "\(recording.info.note)")
-    // The first one was made before waits were recorded.
-    let isFirst = name == ShippedRecordings.fileName
-    #expect(try bytes(name)[8] == (isFirst ? 1 : 2))
-    #expect(
-      recording.info.eventClasses.isSuperset(of: [.acquisitions, .switches]) == !isFirst)
-    #expect(isFirst || recording.acquisitions.count >= 5_000)
+    #expect(try bytes(name)[8] == 2)
+    #expect(recording.info.eventClasses.isSuperset(of: [.acquisitions, .switches]))
+    #expect(recording.acquisitions.count >= (name == ShippedRecordings.rustc ? 500 : 5_000))
   }
 
   @Test func `what was written to make calls says so`() throws {
@@ -70,10 +67,7 @@ import Testing
     throws
   {
     let plan = ReplayPlan(try Recording(path: ShippedRecordings.path(name)))
-    // The first one has five calls that failed for reasons of their own, or advised nothing.
-    #expect(
-      plan.substituted.reduce(0) { $0 + $1.count }
-        == (name == ShippedRecordings.fileName ? 5 : 0), "\(plan.substituted)")
+    #expect(plan.substituted.isEmpty, "\(plan.substituted)")
     try withWatchdog(seconds: 120, "replay of \(name)") {
       let files = try ReplayFiles(sizes: plan.fileSizes)
       let onKernel = try KernelReplay(plan, files)
