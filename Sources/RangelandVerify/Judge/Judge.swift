@@ -80,6 +80,12 @@ final class Judge {
       if call.kind == .exit { run.hasEnded = true }
       // Linux copies the pages of what ever had a guard in it, though its identity may be gone (docs/linux.md).
       if run.leftGuarded, call.kind == .fork { continue }
+      // Nor has what never had one that mark, and mappings of which some have it are not remapped as one (docs/linux.md).
+      if run.hasGuards, call.kind == .remapFilePages,
+        subject.mappings(absolute.at & ~4095, absolute.at &+ absolute.length).count > 1
+      {
+        continue
+      }
       if call.isGuard { run.hasGuards = true }
       if run.hasGuards, call.kind == .mremap, call.flags & RemapCall.keepsSource != 0 {
         run.leftGuarded = true
