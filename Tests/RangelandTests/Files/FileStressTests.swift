@@ -3,7 +3,8 @@
 // Everything that files can meet, in 8 threads: truncation and holes, write-back and eviction, faults, mappings that come,
 // move and go, forks, copies between spaces.
 //
-// STRESS_SECONDS=n runs it longer than once.
+// STRESS_SECONDS=n runs it longer than once, STRESS_POLICIES="ranged perVMA" under some policies only: a test runner has as
+// many cases at a time as processors.
 
 import CRangeland
 import Glibc
@@ -15,7 +16,12 @@ import Testing
 @testable import Rangeland
 
 @Suite struct FileStressTests {
-  @Test(arguments: LockPolicy.allCases)
+  private static let policies = LockPolicy.allCases.filter { policy in
+    guard let asked = getenv("STRESS_POLICIES") else { return true }
+    return String(cString: asked).split(separator: " ").contains { $0 == "\(policy)" }
+  }
+
+  @Test(arguments: policies)
   func `files against everything`(_ policy: LockPolicy) throws {
     let seconds = getenv("STRESS_SECONDS").flatMap { UInt64(String(cString: $0)) } ?? 0
     let end = rl_monotonic_ns() + seconds * 1_000_000_000
