@@ -7,7 +7,7 @@
 extension IntervalTree {
   /// The number of entries; traps where order, balance or a summary is wrong. For tests and checked builds.
   ///
-  /// - Parameter limit: subtrees higher than this are not looked into; their entries count as one.
+  /// - Parameter limit: subtrees of higher rank than this are not looked into; their entries count as one.
   func checked(limit: UInt64 = .max) -> UInt32 {
     root.map { Self.check($0, nil, limit) } ?? 0
   }
@@ -17,7 +17,7 @@ extension IntervalTree {
     _ limit: UInt64
   ) -> UInt32 {
     precondition(node.pointee.parent == parent, "IntervalTree: a parent is wrong")
-    if node.height > limit { return 1 }
+    if node.rank > limit { return 1 }
     let (left, right) = (node.pointee.left, node.pointee.right)
     let first = node.entry.pointer.pointee.first
     if let left { precondition(left.entry.pointer.pointee.first <= first, "IntervalTree: order") }
@@ -25,7 +25,10 @@ extension IntervalTree {
     var count: UInt32 = 1
     if let left { count += check(left, node, limit) }
     if let right { count += check(right, node, limit) }
-    precondition(abs(node.balance) <= 1, "IntervalTree: out of balance")
+    for child in [left, right] {
+      precondition((1...2).contains(node.rank &- child.rank), "IntervalTree: out of balance")
+    }
+    precondition(left != nil || right != nil || node.rank == 1, "IntervalTree: the rank of a leaf")
     let (greatest, tag) = (node.pointee.greatest, node.pointee.tag)
     var expected = node.entry.pointer.pointee.last
     if let left { expected = max(expected, left.pointee.greatest) }

@@ -4,10 +4,13 @@
 //
 // Guarantee: an overlap is found, an entry added or removed in a number of steps that grows with the logarithm of
 // the number of entries. Equal first keys are allowed.
-// Mechanism: a height-balanced binary tree through the entries' own links; each node knows the greatest last
+// Mechanism: a rank-balanced binary tree through the entries' own links; each node knows the greatest last
 // key, the least stamp (`Waiting`), and whether there is an entry in its subtree that is no plain reader.
+// Ranks, not heights: who comes to one place of a large tree and goes, again and again, changes those of a few nodes once,
+// where heights would change all the way up, and back.
 // Cost: 40 bytes in the entry; no allocation.
-// Source: Adelson-Velsky, Landis (1962); Cormen et al., "Introduction to Algorithms", interval trees.
+// Source: Haeupler, Sen, Tarjan, "Rank-balanced trees" (2015), weak AVL trees; Cormen et al., "Introduction to Algorithms",
+// interval trees.
 
 /// One membership of an entry in a tree; protected by the latch of the tree.
 struct EntryLink {
@@ -16,11 +19,14 @@ struct EntryLink {
   var parent: UnsafeMutablePointer<EntryLink>?
   /// The greatest last key of the subtree.
   var greatest: UInt64
-  /// The least stamp of the subtree, above `stampShift`; below it the height, whether an entry of the subtree is
+  /// The least stamp of the subtree, above `stampShift`; below it the rank, whether an entry of the subtree is
   /// no plain reader, and whether the link lies in the entry's second block.
+  ///
+  /// Ranks: 0 of nothing, 1 of a node without children; a node's is greater than a child's by 1 or 2. At most twice the
+  /// logarithm of the number of entries.
   var tag: UInt64
 
-  static let heightMask: UInt64 = 63
+  static let rankMask: UInt64 = 63
   static let exclusiveBit: UInt64 = 64
   static let secondBlockBit: UInt64 = 128
   static let stampShift: UInt64 = 8
@@ -40,7 +46,10 @@ extension UnsafeMutablePointer where Pointee == EntryLink {
   }
 
   @inline(__always)
-  var height: UInt64 { pointee.tag & EntryLink.heightMask }
+  var rank: UInt64 { pointee.tag & EntryLink.rankMask }
+
+  @inline(__always)
+  var isLeaf: Bool { pointee.left == nil && pointee.right == nil }
 
   /// The subtree's summary without its children.
   @inline(__always)
@@ -56,36 +65,32 @@ extension UnsafeMutablePointer where Pointee == EntryLink {
     if pointee.tag &- own > shifted { pointee.tag = own | shifted }
   }
 
-  /// Computes height and summaries from the children's.
+  /// Computes the summaries from the children's.
   @inline(__always)
-  fileprivate func update() {
+  func update() {
     let entry = entry
     var greatest = entry.pointer.pointee.last
-    var summary = Self.ownSummary(entry) | pointee.tag & EntryLink.secondBlockBit
+    var summary =
+      Self.ownSummary(entry) | pointee.tag & (EntryLink.secondBlockBit | EntryLink.rankMask)
     var stamp = entry.stamp &<< EntryLink.stampShift
-    var height: UInt64 = 0
     if let left = pointee.left {
       greatest = Swift.max(greatest, left.pointee.greatest)
       summary |= left.pointee.tag & EntryLink.exclusiveBit
       stamp = Swift.min(stamp, left.pointee.tag & EntryLink.stampMask)
-      height = left.height
     }
     if let right = pointee.right {
       greatest = Swift.max(greatest, right.pointee.greatest)
       summary |= right.pointee.tag & EntryLink.exclusiveBit
       stamp = Swift.min(stamp, right.pointee.tag & EntryLink.stampMask)
-      height = Swift.max(height, right.height)
     }
     pointee.greatest = greatest
-    pointee.tag = stamp | summary | (height &+ 1)
+    pointee.tag = stamp | summary
   }
+}
 
-  /// Height of the left subtree minus that of the right.
+extension UnsafeMutablePointer<EntryLink>? {
   @inline(__always)
-  var balance: Int {
-    Int(truncatingIfNeeded: pointee.left?.height ?? 0)
-      &- Int(truncatingIfNeeded: pointee.right?.height ?? 0)
-  }
+  var rank: UInt64 { self?.rank ?? 0 }
 }
 
 /// A tree of entries. Zeroed memory is an empty tree. All of it needs the latch of its shard.
@@ -95,7 +100,7 @@ struct IntervalTree {
   /// Whether `link` is the only one.
   @inline(__always)
   func isOnly(_ link: UnsafeMutablePointer<EntryLink>) -> Bool {
-    root == link && link.height == 1
+    root == link && link.rank == 1
   }
 
   /// Adds `link` to an empty tree.
@@ -144,8 +149,7 @@ struct IntervalTree {
       return
     }
     if isLeft { parent.pointee.left = link } else { parent.pointee.right = link }
-    // Beside a sibling nothing above becomes higher.
-    if parent.height == 1 { retraceHeights(from: parent) }
+    if parent.rank == 1 { promote(above: link) }
   }
 
   /// Adds `link` as a membership of `entry`, which has no stamp, unless an entry overlaps it; in one walk down, and up
@@ -190,7 +194,7 @@ struct IntervalTree {
       node.pointee.tag = tag
       above = node.pointee.parent
     }
-    if parent.height == 1 { retraceHeights(from: parent) }
+    if parent.rank == 1 { promote(above: link) }
     return true
   }
 
@@ -202,34 +206,41 @@ struct IntervalTree {
 
   @inline(never)
   private mutating func removeSlow(_ link: UnsafeMutablePointer<EntryLink>) {
-    guard let left = link.pointee.left, let right = link.pointee.right else {
-      let child = link.pointee.left ?? link.pointee.right
+    // The child in the place of what goes, and the parent of both.
+    let child: UnsafeMutablePointer<EntryLink>?
+    let above: UnsafeMutablePointer<EntryLink>?
+    if let left = link.pointee.left, let right = link.pointee.right {
+      // The next entry in order takes the place.
+      var next = right
+      while let lower = next.pointee.left { next = lower }
+      child = next.pointee.right
+      var changed = next
+      if next != right {
+        changed = next.pointee.parent.unsafelyUnwrapped
+        changed.pointee.left = child
+        child?.pointee.parent = changed
+        next.pointee.right = right
+        right.pointee.parent = next
+      }
+      next.pointee.left = left
+      left.pointee.parent = next
+      replace(link, by: next)
+      next.pointee.parent = link.pointee.parent
+      // As if nothing had changed yet at this place; `retrace` compares with it.
+      next.pointee.greatest = link.pointee.greatest
+      next.pointee.tag =
+        next.pointee.tag & EntryLink.secondBlockBit
+        | link.pointee.tag & ~EntryLink.secondBlockBit
+      above = changed
+      retrace(from: changed, through: next)
+    } else {
+      child = link.pointee.left ?? link.pointee.right
+      above = link.pointee.parent
       replace(link, by: child)
-      child?.pointee.parent = link.pointee.parent
-      retrace(from: link.pointee.parent, through: nil)
-      return
+      child?.pointee.parent = above
+      retrace(from: above, through: nil)
     }
-    // The next entry in order takes the place.
-    var next = right
-    while let lower = next.pointee.left { next = lower }
-    var changed = next
-    if next != right {
-      let above = next.pointee.parent.unsafelyUnwrapped
-      changed = above
-      above.pointee.left = next.pointee.right
-      next.pointee.right?.pointee.parent = above
-      next.pointee.right = right
-      right.pointee.parent = next
-    }
-    next.pointee.left = left
-    left.pointee.parent = next
-    replace(link, by: next)
-    next.pointee.parent = link.pointee.parent
-    // As if nothing had changed yet at this place; `retrace` compares with it.
-    next.pointee.greatest = link.pointee.greatest
-    next.pointee.tag =
-      next.pointee.tag & EntryLink.secondBlockBit | link.pointee.tag & ~EntryLink.secondBlockBit
-    retrace(from: changed, through: next)
+    demote(above: child, from: above)
   }
 
   /// Makes the summaries right after the entry of `link` changed its mode or its stamp.
@@ -237,103 +248,25 @@ struct IntervalTree {
     retrace(from: link, through: nil)
   }
 
-  /// Updates and balances from `start` upwards, until nothing changes, but not before `must`.
-  @inline(never)
-  private mutating func retrace(
+  /// Updates summaries from `start` upwards, until nothing changes, but not before `must`.
+  @inline(__always)
+  private func retrace(
     from start: UnsafeMutablePointer<EntryLink>?, through must: UnsafeMutablePointer<EntryLink>?
   ) {
     var cursor = start
     var mayStop = must == nil
     while let node = cursor {
-      let greatest = node.pointee.greatest
-      let summary = node.pointee.tag & ~EntryLink.secondBlockBit
+      let (greatest, tag) = (node.pointee.greatest, node.pointee.tag)
       node.update()
-      let top = balanced(node)
       if node == must { mayStop = true }
-      if mayStop, top.pointee.greatest == greatest,
-        (top.pointee.tag ^ summary) & ~(EntryLink.secondBlockBit | EntryLink.heightMask) == 0
-      {
-        if top.height != summary & EntryLink.heightMask {
-          retraceHeights(from: top.pointee.parent)
-        }
-        return
-      }
-      cursor = top.pointee.parent
+      if mayStop, node.pointee.greatest == greatest, node.pointee.tag == tag { return }
+      cursor = node.pointee.parent
     }
-  }
-
-  /// The same where summaries are right already: in a large tree most steps upward are for heights.
-  @inline(never)
-  private mutating func retraceHeights(from start: UnsafeMutablePointer<EntryLink>?) {
-    var cursor = start
-    while let node = cursor {
-      let before = node.height
-      let left = node.pointee.left?.height ?? 0
-      let right = node.pointee.right?.height ?? 0
-      var top = node
-      if left > right &+ 1 || right > left &+ 1 {
-        top = balanced(node)
-      } else {
-        node.pointee.tag = node.pointee.tag & ~EntryLink.heightMask | (Swift.max(left, right) &+ 1)
-      }
-      if top.height == before { return }
-      cursor = top.pointee.parent
-    }
-  }
-
-  /// Rotates `node` if one side is two higher than the other; returns the node in its place.
-  private mutating func balanced(
-    _ node: UnsafeMutablePointer<EntryLink>
-  ) -> UnsafeMutablePointer<EntryLink> {
-    let balance = node.balance
-    if balance > 1 {
-      let left = node.pointee.left.unsafelyUnwrapped
-      if left.balance < 0 { _ = rotateLeft(left) }
-      return rotateRight(node)
-    }
-    if balance < -1 {
-      let right = node.pointee.right.unsafelyUnwrapped
-      if right.balance > 0 { _ = rotateRight(right) }
-      return rotateLeft(node)
-    }
-    return node
-  }
-
-  /// The right child takes the node's place.
-  private mutating func rotateLeft(
-    _ node: UnsafeMutablePointer<EntryLink>
-  ) -> UnsafeMutablePointer<EntryLink> {
-    let top = node.pointee.right.unsafelyUnwrapped
-    replace(node, by: top)
-    top.pointee.parent = node.pointee.parent
-    node.pointee.right = top.pointee.left
-    top.pointee.left?.pointee.parent = node
-    top.pointee.left = node
-    node.pointee.parent = top
-    node.update()
-    top.update()
-    return top
-  }
-
-  /// The left child takes the node's place.
-  private mutating func rotateRight(
-    _ node: UnsafeMutablePointer<EntryLink>
-  ) -> UnsafeMutablePointer<EntryLink> {
-    let top = node.pointee.left.unsafelyUnwrapped
-    replace(node, by: top)
-    top.pointee.parent = node.pointee.parent
-    node.pointee.left = top.pointee.right
-    top.pointee.right?.pointee.parent = node
-    top.pointee.right = node
-    node.pointee.parent = top
-    node.update()
-    top.update()
-    return top
   }
 
   /// Lets whatever points down to `old` point to `new`.
   @inline(__always)
-  private mutating func replace(
+  mutating func replace(
     _ old: UnsafeMutablePointer<EntryLink>, by new: UnsafeMutablePointer<EntryLink>?
   ) {
     guard let parent = old.pointee.parent else {

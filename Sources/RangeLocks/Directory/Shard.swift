@@ -195,7 +195,7 @@ extension ShardRef {
   func checkInvariants(pending: UInt32) {
     #if RANGELAND_CHECKS
       let expected = pointer.pointee.word.load(ordering: .relaxed) / Shard.one &- pending
-      if (tree.pointee.root?.height ?? 0) > 5 { return }
+      if tree.pointee.root.rank > 5 { return }
       let count = tree.pointee.checked()
       precondition(count == expected, "Shard: the count is \(expected), the tree has \(count)")
       tree.pointee.forEach(overlapping: .all) { entry in
