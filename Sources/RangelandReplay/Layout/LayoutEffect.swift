@@ -25,6 +25,7 @@ enum LinuxFlag {
   static let mapShared: UInt64 = 0x01
   static let mapFixed: UInt64 = 0x10
   static let mapAnonymous: UInt64 = 0x20
+  static let map32Bit: UInt64 = 0x40
   static let mapGrowsDown: UInt64 = 0x100
   static let mapStack: UInt64 = 0x2_0000
   static let mapFixedNoReplace: UInt64 = 0x10_0000
