@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Loops like those of will-it-scale, on two threads or in two processes: what the simulation is held against.
+// Loops like those of will-it-scale, on two threads or in two processes: what the simulation is held against. Each has a
+// processor of its own, as it would have on a machine that does nothing else.
 //
 // Usage:  loops mmap|fault|mprotect threads|processes [ITERATIONS]
 
 #define _GNU_SOURCE
 #include <pthread.h>
+#include <sched.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,8 +57,21 @@ static void mprotect_loop(void) {
   }
 }
 
+/// The `index`th of the processors that this process may use, if there are so many.
+static void take_processor(intptr_t index) {
+  cpu_set_t all, one;
+  if (sched_getaffinity(0, sizeof all, &all) != 0) return;
+  for (int number = 0; number < CPU_SETSIZE; number++) {
+    if (!CPU_ISSET(number, &all) || index-- > 0) continue;
+    CPU_ZERO(&one);
+    CPU_SET(number, &one);
+    sched_setaffinity(0, sizeof one, &one);
+    return;
+  }
+}
+
 static void *run(void *argument) {
-  (void)argument;
+  take_processor((intptr_t)argument);
   body();
   return NULL;
 }
@@ -70,7 +86,7 @@ int main(int argc, char **argv) {
   if (strcmp(argv[2], "threads") == 0) {
     pthread_t threads[2];
     for (int i = 0; i < 2; i++) {
-      if (pthread_create(&threads[i], NULL, run, NULL) != 0) fail("pthread_create");
+      if (pthread_create(&threads[i], NULL, run, (void *)(intptr_t)i) != 0) fail("pthread_create");
     }
     for (int i = 0; i < 2; i++) pthread_join(threads[i], NULL);
     return 0;
@@ -78,6 +94,7 @@ int main(int argc, char **argv) {
   if (strcmp(argv[2], "processes") != 0) goto usage;
   pid_t child = fork();
   if (child < 0) fail("fork");
+  take_processor(child == 0);
   body();
   if (child == 0) return 0;
   int status;

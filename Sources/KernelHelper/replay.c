@@ -127,11 +127,13 @@ static void wait_for(uint32_t thread, uint32_t wanted) {
 
 static void wait_for_others(const struct kr_step *step) {
   uint64_t start = 0;
-  for (uint32_t i = 0; i < step->dependency_count; i++) {
-    const struct kr_dependency *d = &dependencies[step->first_dependency + i];
-    if (__atomic_load_n(&progresses[d->thread].done, __ATOMIC_ACQUIRE) >= d->steps) continue;
+  const struct kr_dependency *d = &dependencies[step->first_dependency];
+  for (int is_last = 0; !is_last; d++) {
+    uint32_t thread = d->thread & ~KR_LAST_DEPENDENCY;
+    is_last = (d->thread & KR_LAST_DEPENDENCY) != 0;
+    if (__atomic_load_n(&progresses[thread].done, __ATOMIC_ACQUIRE) >= d->steps) continue;
     if (start == 0) start = now();
-    wait_for(d->thread, d->steps);
+    wait_for(thread, d->steps);
   }
   if (start) __atomic_fetch_add(&plan->waited, now() - start, __ATOMIC_RELAXED);
 }
@@ -160,7 +162,7 @@ static __attribute__((noinline)) int64_t touch(struct worker *self, const struct
     return KR_REFUSED;
   }
   self->is_accessing = 1;
-  volatile unsigned char *byte = (volatile unsigned char *)step->address;
+  volatile unsigned char *byte = (volatile unsigned char *)step->what;
   *start = now();
   if (step->access == KR_WRITE) *byte = 1;
   else (void)*byte;
@@ -190,12 +192,12 @@ static void perform(struct worker *self, const struct kr_step *step) {
   if (step->action == KR_NONE) return;
   uint64_t start = now();
   int64_t result = step->action == KR_TOUCH  ? touch(self, step, &start)
-                   : step->action == KR_CALL ? make(&calls[step->call])
+                   : step->action == KR_CALL ? make(&calls[step->what])
                                              : copy_process();
   uint64_t time = now() - start;
   time = time > clock_cost ? time - clock_cost : 0;
   times[step - steps] = time < UINT32_MAX ? (uint32_t)time : UINT32_MAX;
-  int64_t expected = step->expected ? step->expected : step->action == KR_CALL ? calls[step->call].result : 0;
+  int64_t expected = step->expected ? step->expected : step->action == KR_CALL ? calls[step->what].result : 0;
   if (result != expected) note(step, result);
 }
 
@@ -219,8 +221,8 @@ static void start_thread(uint32_t thread);
 static void run_thread(struct worker *self, uint32_t thread) {
   for (uint32_t i = threads[thread].first; i < threads[thread].end; i++) {
     const struct kr_step *step = &steps[i];
-    if (step->dependency_count) wait_for_others(step);
-    if (step->action == KR_SPAWN) start_thread(step->call);
+    if (step->first_dependency != KR_NO_DEPENDENCY) wait_for_others(step);
+    if (step->action == KR_SPAWN) start_thread((uint32_t)step->what);
     else perform(self, step);
     advance(thread, i - threads[thread].first + 1);
   }
@@ -320,6 +322,14 @@ static void *reserve(uint64_t bytes) {
   return memory;
 }
 
+/// Every page that the plan uses is here for writing before the clock runs. The first one is, and is in use.
+static void populate(uint64_t bytes) {
+  for (uint64_t i = PAGE; i < bytes; i += PAGE) {
+    volatile unsigned char *byte = (volatile unsigned char *)plan + i;
+    *byte = *byte;
+  }
+}
+
 static void measure_clock(void) {
   clock_cost = UINT64_MAX;
   for (int i = 0; i < 1000; i++) {
@@ -363,8 +373,7 @@ int replay(int descriptor, int parent) {
     fputs("KernelHelper: there is no plan\n", stderr);
     return 1;
   }
-  int protection = PROT_READ | PROT_WRITE;
-  plan = mmap(NULL, (size_t)file.st_size, protection, MAP_SHARED | MAP_POPULATE, descriptor, 0);
+  plan = mmap(NULL, (size_t)file.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
   if (plan == MAP_FAILED) {
     perror("KernelHelper: the plan cannot be mapped");
     return 1;
@@ -386,6 +395,7 @@ int replay(int descriptor, int parent) {
   while (kp_wait(&plan->state, &plan->state_sleepers, KR_READY, 200) == KR_READY)
     if (getppid() != parent) return 1;
 
+  populate(plan->bytes);
   threads = (struct kr_thread *)((unsigned char *)plan + plan->threads);
   steps = (struct kr_step *)((unsigned char *)plan + plan->steps);
   calls = (struct kr_call *)((unsigned char *)plan + plan->calls);

@@ -22,11 +22,11 @@ enum { KR_STARTING = 0, KR_READY = 1, KR_GO = 2, KR_DONE = 3, KR_FAILED = 4 };
 enum {
   /// Nothing: it counts as done.
   KR_NONE = 0,
-  /// Starts the thread whose number is `call`.
+  /// Starts the thread whose number is `what`.
   KR_SPAWN = 1,
-  /// Accesses the byte at `address`; `access` is one of KR_READ, KR_WRITE.
+  /// Accesses the byte at the address `what`; `access` is one of KR_READ, KR_WRITE.
   KR_TOUCH = 2,
-  /// Makes the system call at `call`.
+  /// Makes the system call that is number `what` of the calls.
   KR_CALL = 3,
   /// Copies the process; the copy ends at once.
   KR_FORK = 4,
@@ -39,16 +39,22 @@ enum { KR_READ = 0, KR_WRITE = 1 };
 /// Differences that are told.
 enum { KR_EXAMPLES = 8 };
 
+/// A step that waits for nobody.
+#define KR_NO_DEPENDENCY UINT32_MAX
+/// Marks the last dependency of a step, in its `thread`.
+#define KR_LAST_DEPENDENCY (1u << 31)
+
+/// 16 bytes: a plan has as many as the recording has events.
 struct kr_step {
-  /// Of a touch.
-  uint64_t address;
-  uint32_t call;
-  uint32_t first_dependency, dependency_count;
-  /// 0 = the result of `call`, or an access that is allowed; -errno; KR_REFUSED.
-  int32_t expected;
-  uint32_t action, access;
+  uint64_t what;
+  /// Its first dependency, others follow up to the one that is marked as the last.
+  uint32_t first_dependency;
+  /// 0 = the result of the call, or an access that is allowed; -errno; KR_REFUSED.
+  int16_t expected;
+  uint8_t action, access;
 };
 
+/// Of calls that are the same one may stand for many.
 struct kr_call {
   uint64_t number;
   uint64_t arguments[6];
@@ -60,7 +66,7 @@ struct kr_thread {
   uint32_t first, end;
 };
 
-/// `thread` has done `steps` steps.
+/// `thread` has done `steps` steps; bit 31 of `thread` is KR_LAST_DEPENDENCY.
 struct kr_dependency {
   uint32_t thread, steps;
 };
@@ -82,6 +88,8 @@ struct kr_header {
   /// KR_BUFFER bytes that a call may write to.
   uint64_t buffer;
   // From the tool, with KR_GO.
+  /// How much of the memory is used, from its beginning.
+  uint64_t bytes;
   uint64_t setup_count, root_count;
   /// Threads that are made before the clock runs.
   uint64_t prepared;

@@ -122,10 +122,18 @@ public final class AddressSpace: @unchecked Sendable {
     try self.init(policy, placement, memory, limits, vmaCache, statistics, forkedFrom: nil)
   }
 
-  /// An empty space; one that is to be a copy of `parent` has its files, special mappings and notes.
+  /// An empty space that chooses addresses from `base` downwards (Linux `mmap_base`, which is random there).
+  package convenience init(placedBelow base: Address?) throws(Errno) {
+    var bounds = PlacementLimits()
+    if let base { bounds.topDownBase = base }
+    try self.init(.semaphore, .linux, nil, Limits(), true, false, bounds: bounds, forkedFrom: nil)
+  }
+
+  /// An empty space; one that is to be a copy of `parent` has its files, special mappings, notes, and bounds of placement.
   init(
     _ policy: LockPolicy, _ placement: Placement, _ memory: PhysicalMemory?, _ limits: Limits,
-    _ vmaCache: Bool, _ statistics: Bool, forkedFrom parent: AddressSpace?
+    _ vmaCache: Bool, _ statistics: Bool, bounds: PlacementLimits = PlacementLimits(),
+    forkedFrom parent: AddressSpace?
   ) throws(Errno) {
     let memory = if let memory { memory } else { try PhysicalMemory() }
     let context = memory.reclaimer.context()
@@ -133,7 +141,8 @@ public final class AddressSpace: @unchecked Sendable {
     let accessors = tables.flatMap { AccessorTable.make($0, memory.arena) }
     let counters = SpaceCounters.make()
     let layout = LayoutTree.make(
-      reclaimer: memory.reclaimer, makesCells: policy == .perVMA, usesCache: vmaCache)
+      reclaimer: memory.reclaimer, makesCells: policy == .perVMA, usesCache: vmaCache,
+      limits: parent?.layout.pointee.limits ?? bounds)
     guard let tables, let accessors, let counters, let layout,
       let threadPolicies = ThreadPolicies.make()
     else {

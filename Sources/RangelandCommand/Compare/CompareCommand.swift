@@ -129,8 +129,9 @@ extension CompareCommand {
       .nothingRecorded, file: path, at: .file, "the recording holds no operation to replay",
       advice: "record a program that maps memory or touches pages")
     if recording.calls.isEmpty && recording.faults.isEmpty { throw nothing }
-    let report = try simulate(path, recording, settings)
-    let plan = ReplayPlan(recording)
+    var report = try simulate(path, recording, settings)
+    let plan = ReplayPlan(recording, placing: true)
+    report.placement = plan.placement
     if plan.operations == 0 { throw nothing }
     return (report, plan, recording.threads.count)
   }

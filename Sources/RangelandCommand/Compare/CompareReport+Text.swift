@@ -33,6 +33,7 @@ extension CompareReport {
     text += "\n== Simulated ==\n" + recording.simulation.text()
     text += "\n== Measured ==\n" + table(recording.comparison)
     text += "\n" + warning + "\n" + waits(rows) + blocked(rows)
+    if let placement = plan.placement { text += "\n== Placed ==\n" + placed(placement) }
     text += "\n== Verdict ==\n" + wrapped(recording.report.verdict.text)
     for row in rows where row.mismatches > 0 {
       text += "\n\(row.policy): \(row.mismatches) operations came to something else than recorded\n"

@@ -34,6 +34,7 @@ struct CompareReport {
       "simulated": recording.simulation.document(),
       "rows": .array(recording.comparison.rows.map(document)),
       "kernel": document(recording.comparison.kernel),
+      "placement": plan.placement.map { document($0) } ?? .null,
     ])
   }
 

@@ -40,8 +40,17 @@ struct SimulateCommand: ParsableCommand {
     help: ArgumentHelp("What a fault takes whose length is not recorded.", valueName: "ns"))
   var faultTime = SimulationSettings().fault
 
-  @Option(help: ArgumentHelp("From a grant until a sleeping thread can run.", valueName: "ns"))
-  var wakeTime = SimulationSettings().wake
+  @Option(
+    help: ArgumentHelp(
+      "From a grant until a sleeping thread can run. (default: as recorded, else 3000)",
+      valueName: "ns"))
+  var wakeTime: UInt64?
+
+  @Option(
+    help: ArgumentHelp(
+      "From a release until a polling thread has the lock. (default: as recorded, else 0)",
+      valueName: "ns"))
+  var handoverTime: UInt64?
 
   @Option(help: ArgumentHelp("How long a thread runs while others are ready.", valueName: "ns"))
   var slice = SimulationSettings().slice
@@ -76,7 +85,8 @@ struct SimulateCommand: ParsableCommand {
     if trace != nil, cores.count != 1 || policies.count != 1 {
       throw ValidationError("--trace takes one run: name one --policy and one number with --cores")
     }
-    for (name, value) in [("fault", faultTime), ("wake", wakeTime)] where value > 1_000_000_000 {
+    let times = [("fault", faultTime), ("wake", wakeTime ?? 0), ("handover", handoverTime ?? 0)]
+    for (name, value) in times where value > 1_000_000_000 {
       throw ValidationError("--\(name)-time takes nanoseconds up to 1000000000")
     }
     if !(1000...1_000_000_000).contains(slice) {
@@ -89,6 +99,7 @@ struct SimulateCommand: ParsableCommand {
     var settings = SimulationSettings()
     settings.fault = faultTime
     settings.wake = wakeTime
+    settings.handover = handoverTime
     settings.slice = slice
     let simulated = try SimulatedRecording(path, settings: settings)
     let wanted = try wantedCores()

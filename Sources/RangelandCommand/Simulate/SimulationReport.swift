@@ -63,6 +63,8 @@ struct SimulationReport {
       ? "holds: as long as the kernel's were; "
       : "holds: as long as the calls took; "
     text += "a fault without a recorded hold takes \(settings.fault) ns\n"
+    text +=
+      "passing the lock on: \(settings.handover(program)) ns to a thread that polls, \(settings.wake(program)) ns to one that sleeps\n"
     if program.strayAcquisitions > 0 {
       text +=
         "\(program.strayAcquisitions) acquisitions belong to no recorded call or fault and are not simulated\n"
@@ -157,7 +159,9 @@ struct SimulationReport {
       "strayAcquisitions": .count(program.strayAcquisitions),
       "operations": .count(program.operations),
       "processorsLeftOut": .array(leftOut.map { .count($0) }),
-      "faultNanoseconds": .unsigned(settings.fault), "wakeNanoseconds": .unsigned(settings.wake),
+      "faultNanoseconds": .unsigned(settings.fault),
+      "wakeNanoseconds": .unsigned(settings.wake(program)),
+      "handoverNanoseconds": .unsigned(settings.handover(program)),
       "sliceNanoseconds": .unsigned(settings.slice), "runs": .array(runs.map(Self.document)),
     ])
   }

@@ -89,12 +89,11 @@ final class KernelReplay {
     }
     try wait(for: helper, in: KR_STARTING, isCancelled)
     placement.heapPlace = placement.heap == nil ? nil : header.pointee.heap_start
-    leftOut =
-      KernelPlan(
-        plan, placement, files, buffer: header.pointee.buffer, steps: layout.steps(memory),
-        calls: layout.calls(memory)
-      ).leftOut
-    layout.write(plan, to: memory)
+    let made = KernelPlan(
+      plan, placement, files, buffer: header.pointee.buffer, steps: layout.steps(memory),
+      calls: layout.calls(memory), dependencies: layout.dependencies(memory))
+    leftOut = made.leftOut
+    layout.write(plan, callCount: made.callCount, to: memory)
     kp_signal(&header.pointee.state, &header.pointee.state_sleepers, UInt32(KR_GO))
     try wait(for: helper, in: KR_GO, isCancelled)
     // What is shared goes back until the next run writes it anew: it is larger than the plan itself.
@@ -134,25 +133,17 @@ final class KernelReplay {
   private func result() -> KernelRun {
     let times = layout.times(memory)
     let made = layout.steps(memory)
-    var byOperation: [OperationKind: [UInt32]] = [:]
-    for (index, step) in plan.steps.enumerated() {
-      let position = plan.setup.count + index
-      guard let operation = step.operation, made[position].action != UInt32(KR_NONE)
-      else { continue }
-      byOperation[operation, default: []].append(times[position])
-    }
-    let operations = byOperation.values.reduce(0) { $0 + $1.count }
+    let steps = plan.steps.reader
+    let first = plan.setup.count
+    let byOperation = StepTimes.medians(
+      plan.steps.indices,
+      operation: { made[first + $0].action == UInt8(KR_NONE) ? nil : steps[$0].operation },
+      time: { times[first + $0] })
     return KernelRun(
-      nanoseconds: header.pointee.elapsed, operations: operations,
+      nanoseconds: header.pointee.elapsed, operations: byOperation.reduce(0) { $0 + $1.count },
       dependencyNanoseconds: header.pointee.waited, faults: Int(header.pointee.faults),
       mismatches: Int(header.pointee.difference_count), examples: examples(),
-      byOperation: OperationKind.allCases.compactMap { operation in
-        guard var values = byOperation[operation] else { return nil }
-        values.sort()
-        return ReplayRun.Operation(
-          operation: operation, count: values.count,
-          medianNanoseconds: UInt64(values[values.count / 2]))
-      })
+      byOperation: byOperation)
   }
 
   private func examples() -> [String] {

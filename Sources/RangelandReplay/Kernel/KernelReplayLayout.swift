@@ -23,17 +23,17 @@ struct KernelReplayLayout {
       defer { bytes += count * size }
       return bytes
     }
-    // All but faults, at most, are system calls.
-    let callCount = plan.setup.count + plan.steps.count { $0.action != .fault }
     threads = reserve(plan.threads.count, MemoryLayout<kr_thread>.stride)
     steps = reserve(stepCount, MemoryLayout<kr_step>.stride)
-    calls = reserve(callCount, MemoryLayout<kr_call>.stride)
     dependencies = reserve(plan.dependencies.count, MemoryLayout<kr_dependency>.stride)
     roots = reserve(plan.roots.count, MemoryLayout<UInt32>.stride)
     times = reserve(stepCount, MemoryLayout<UInt32>.stride)
+    // All but faults, at most, are system calls. The last: fewer are likely, and what is not used is never there.
+    let callCount = plan.setup.count + plan.steps.count { $0.action != .fault }
+    calls = reserve(callCount, MemoryLayout<kr_call>.stride)
   }
 
-  /// Where a `KernelPlan` puts the steps, and the calls.
+  /// Where a `KernelPlan` puts the steps, the calls, and what steps wait for.
   func steps(_ memory: UnsafeMutableRawPointer) -> UnsafeMutablePointer<kr_step> {
     (memory + steps).assumingMemoryBound(to: kr_step.self)
   }
@@ -42,8 +42,14 @@ struct KernelReplayLayout {
     (memory + calls).assumingMemoryBound(to: kr_call.self)
   }
 
-  /// Writes all but steps, calls and what the helper has told.
-  func write(_ plan: ReplayPlan, to memory: UnsafeMutableRawPointer) {
+  func dependencies(_ memory: UnsafeMutableRawPointer) -> UnsafeMutablePointer<kr_dependency> {
+    (memory + dependencies).assumingMemoryBound(to: kr_dependency.self)
+  }
+
+  /// Writes all but what a `KernelPlan` does, and what the helper has told.
+  ///
+  /// - Parameter callCount: how many calls there are.
+  func write(_ plan: ReplayPlan, callCount: Int, to memory: UnsafeMutableRawPointer) {
     func write<Value>(_ values: some Sequence<Value>, at offset: Int) {
       var place = memory + offset
       for value in values {
@@ -56,12 +62,9 @@ struct KernelReplayLayout {
       plan.threads.lazy.map {
         kr_thread(first: UInt32(first + $0.lowerBound), end: UInt32(first + $0.upperBound))
       }, at: threads)
-    write(
-      plan.dependencies.lazy.map {
-        kr_dependency(thread: UInt32($0.thread), steps: UInt32($0.steps))
-      }, at: dependencies)
     write(plan.roots.lazy.map { UInt32($0) }, at: roots)
     let header = memory.assumingMemoryBound(to: kr_header.self)
+    header.pointee.bytes = UInt64(calls + callCount * MemoryLayout<kr_call>.stride)
     header.pointee.setup_count = UInt64(plan.setup.count)
     header.pointee.root_count = UInt64(plan.roots.count)
     header.pointee.prepared = UInt64(min(plan.threadsAtOnce, plan.threads.count))

@@ -26,6 +26,7 @@ enum LinuxFlag {
   static let mapSharedValidate: UInt64 = 0x03
   static let mapFixed: UInt64 = 0x10
   static let mapAnonymous: UInt64 = 0x20
+  static let map32Bit: UInt64 = 0x40
   static let mapGrowsDown: UInt64 = 0x100
   static let mapStack: UInt64 = 0x2_0000
   static let mapSync: UInt64 = 0x8_0000

@@ -204,19 +204,13 @@ final class Replay: @unchecked Sendable {
   private func latenciesByOperation(_ nanoseconds: UInt64, _ cycles: UInt64)
     -> [ReplayRun.Operation]
   {
-    var byOperation: [OperationKind: [UInt32]] = [:]
-    for (index, step) in plan.steps.enumerated() {
-      if let operation = step.operation {
-        byOperation[operation, default: []].append(latencies[index])
-      }
+    let (steps, latencies) = (steps, latencies)
+    var found = StepTimes.medians(
+      plan.steps.indices, operation: { steps[$0].operation }, time: { latencies[$0] })
+    for index in found.indices {
+      found[index].medianNanoseconds = found[index].medianNanoseconds.scaled(nanoseconds, cycles)
     }
-    return OperationKind.allCases.compactMap { operation in
-      guard var values = byOperation[operation] else { return nil }
-      values.sort()
-      return ReplayRun.Operation(
-        operation: operation, count: values.count,
-        medianNanoseconds: UInt64(values[values.count / 2]).scaled(nanoseconds, cycles))
-    }
+    return found
   }
 }
 

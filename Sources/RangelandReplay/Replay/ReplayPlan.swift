@@ -48,6 +48,9 @@ public struct ReplayPlan: Sendable {
   /// The most threads that the recording had at one moment, or all of them where it does not tell.
   public internal(set) var threadsAtOnce = 0
 
+  /// Where `.linux` places what the program left to the kernel; nil if that was not asked.
+  public internal(set) var placement: PlacementAgreement?
+
   /// Steps that wait for steps of other threads.
   public var orderedSteps: Int { steps.count { !$0.dependencies.isEmpty } }
 }

@@ -32,9 +32,14 @@ struct ReplayPlanner {
   private var queue = Heap<PlannerHead>()
   private var substituted: [String: Int] = [:]
   private var surroundings: ReplaySurroundings
+  /// Places by `.linux` what was left to the kernel, if that is wanted.
+  private var shadow: PlacementShadow?
+  /// When the last placed call of each thread that changes the layout was over; kept with `shadow`.
+  private var lastChange: [UInt64] = []
 
-  static func plan(_ recording: Recording) -> ReplayPlan {
+  static func plan(_ recording: Recording, placing: Bool) -> ReplayPlan {
     var planner = ReplayPlanner(recording)
+    if placing { planner.cast(recording) }
     planner.placeAll()
     return planner.finish()
   }
@@ -88,6 +93,16 @@ struct ReplayPlanner {
             return step
           } ?? step)
       }
+    }
+  }
+
+  private mutating func cast(_ recording: Recording) {
+    lastChange = Array(repeating: 0, count: recording.threads.count)
+    do {
+      shadow = try PlacementShadow(recording, plan)
+    } catch {
+      plan.placement = PlacementAgreement()
+      plan.placement?.problem = "\(error)"
     }
   }
 
@@ -243,7 +258,26 @@ struct ReplayPlanner {
     if let name = translation.substituted { count(name) }
     for step in translation.steps { emit(step, translation, thread, event) }
     simulation?.place(event, thread)
+    if let shadow {
+      shadow.place(event, translation) { hasChange(beside: event, of: thread) }
+      if case .call(let call) = event, call.changesLayout { lastChange[thread] = call.exit }
+    }
     advance(thread)
+  }
+
+  /// Whether a call of another thread that changes the layout was under way during `event`.
+  private func hasChange(beside event: PlannerEvent, of thread: Int) -> Bool {
+    for other in lastChange.indices where other != thread && lastChange[other] > event.enter {
+      return true
+    }
+    for other in active where other != thread {
+      for index in position[other]..<recording.threads[other].steps.count {
+        let later = self.event(other, index)
+        if later.enter > event.exit { break }
+        if case .call(let call) = later, call.changesLayout { return true }
+      }
+    }
+    return false
   }
 
   private mutating func emit(
@@ -290,6 +324,7 @@ struct ReplayPlanner {
       .sorted { $0.kind < $1.kind }
     plan.ambiguousPairs = order.ambiguousPairs
     plan.finalLayout = model.areas
+    if let shadow { plan.placement = shadow.agreement }
     plan.threadsAtOnce = RecordingSummary.most(recording.threads) ?? recording.threads.count
     return plan
   }
@@ -298,6 +333,9 @@ struct ReplayPlanner {
 extension ReplayPlan {
   /// Plans the replay of `recording`.
   ///
+  /// - Parameter placing: whether `.linux` places what the program left to the kernel too (`placement`).
   /// - Complexity: a few microseconds an event.
-  public init(_ recording: Recording) { self = ReplayPlanner.plan(recording) }
+  public init(_ recording: Recording, placing: Bool = false) {
+    self = ReplayPlanner.plan(recording, placing: placing)
+  }
 }

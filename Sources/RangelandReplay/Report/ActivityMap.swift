@@ -30,6 +30,8 @@ public struct ActivityMap: Sendable {
   private static let pieceShift: UInt64 = 20
   /// A gap is worth showing from 1 GiB on.
   private static let gapPieces: UInt64 = 1024
+  /// A gap begins a row, if there are no more of them than this.
+  private static let mostGaps = 24
   /// Of a longer range only the first pieces count.
   private static let mostPieces: UInt64 = 64
 
@@ -43,11 +45,16 @@ public struct ActivityMap: Sendable {
     let pieces = used.sorted()
     guard !pieces.isEmpty else { return }
     let perRow = (pieces.count + Self.mostRows - 1) / Self.mostRows
+    func isAfterGap(_ index: Int) -> Bool {
+      index == 0 || pieces[index] - pieces[index - 1] >= Self.gapPieces
+    }
+    let gapsBeginRows = pieces.indices.count { isAfterGap($0) } <= Self.mostGaps
     var rowOfPiece: [UInt64: Int] = [:]
+    var inRow = 0
     for (index, piece) in pieces.enumerated() {
-      rowOfPiece[piece] = index / perRow
-      if index % perRow == 0 {
-        let isAfterGap = index == 0 || piece - pieces[index - 1] >= Self.gapPieces
+      let isAfterGap = isAfterGap(index)
+      if index == 0 || inRow == perRow || isAfterGap && gapsBeginRows {
+        inRow = 0
         rows.append(
           Row(
             address: piece << Self.pieceShift, isAfterGap: isAfterGap,
@@ -56,6 +63,8 @@ public struct ActivityMap: Sendable {
             trueWaits: Array(repeating: 0, count: Self.columns),
             falseWaits: Array(repeating: 0, count: Self.columns)))
       }
+      inRow += 1
+      rowOfPiece[piece] = rows.count - 1
     }
     for fault in recording.faults {
       rows[rowOfPiece[fault.address >> Self.pieceShift]!].faults[column(fault.time)] += 1

@@ -53,6 +53,7 @@ public enum HTMLReport {
     text += recorded(report)
     if !report.runs.isEmpty { text += simulated(report) }
     if !report.costs.isEmpty { text += measured(report) }
+    if let placement = report.placement { text += placed(placement) }
     text += activity(report)
     if !report.note.isEmpty {
       text +=
@@ -76,7 +77,10 @@ public enum HTMLReport {
         Verdict.percent(waits.share),
         waits.busyNanoseconds == nil ? "of the run time" : "of the time threads wanted to run"
       ),
-      ("\(waits.waits)", "waits of \(waits.acquisitions) acquisitions"),
+      (
+        "\(waits.waits)",
+        "\(waits.waits == 1 ? "wait" : "waits") of \(waits.acquisitions) acquisitions"
+      ),
       (Verdict.seconds(waits.p50), "half were shorter"),
       (Verdict.seconds(waits.p99), "99 in 100 were shorter"),
       (Verdict.seconds(waits.longest), "the longest"),
@@ -150,6 +154,25 @@ public enum HTMLReport {
         report.costs.map { cost in
           [cost.operation, "\(cost.count)"] + cost.nanoseconds.map { $0.map(String.init) ?? "-" }
         }, texts: 1)
+  }
+
+  private static func placed(_ placement: PlacementAgreement) -> String {
+    var text = "<h3>Placed</h3>\n"
+    if let problem = placement.problem {
+      return text + "<p>Nothing was placed: \(problem.escaped)</p>\n"
+    }
+    text +=
+      "<p>\(placement.agreed) of \(placement.asked) addresses that the program left to the kernel are those that "
+      + "<code>.linux</code> chooses, call by call in the recorded order.</p>\n"
+    let rows = PlacementAgreement.Request.allCases.compactMap { request in
+      placement.counts[request].map { [request.rawValue, "\($0.asked)", "\($0.agreed)"] }
+    }
+    if !rows.isEmpty { text += table(["call", "asked", "as the kernel"], rows, texts: 1) }
+    let reasons = PlacementAgreement.Reason.allCases.compactMap { reason in
+      placement.reasons[reason].map { [reason.rawValue, "\($0)"] }
+    }
+    if !reasons.isEmpty { text += table(["elsewhere, because", "calls"], reasons, texts: 1) }
+    return text
   }
 
   private static func activity(_ report: RecordingReport) -> String {

@@ -41,12 +41,12 @@ enum HTMLStyle {
     pre{overflow-x:auto;font-size:.8rem;background:var(--card);border:1px solid var(--line);border-radius:6px;padding:10px}
     details{margin:16px 0}
     summary{cursor:pointer}
-    svg text{fill:var(--ink);font:12px system-ui,sans-serif}
+    svg text{fill:var(--ink);font:12px system-ui,sans-serif;paint-order:stroke;stroke:var(--card);stroke-width:3px}
     svg .soft{fill:var(--soft)}
     svg .mono{font:10.5px ui-monospace,monospace;fill:var(--soft)}
     .axis{stroke:var(--soft);stroke-width:1}
     .grid{stroke:var(--line);stroke-width:1}
-    .gap{stroke:var(--soft);stroke-width:.6;stroke-dasharray:2 3}
+    .gap{stroke:var(--soft);stroke-width:1;stroke-dasharray:2 3}
     .frame{fill:none;stroke:var(--line)}
     .recorded{stroke:var(--soft);stroke-width:1;stroke-dasharray:1 3}
     .curve{fill:none;stroke-width:2}
@@ -64,6 +64,7 @@ enum HTMLStyle {
     .faults1{fill:var(--shade);opacity:.5}
     .faults2{fill:var(--shade);opacity:.9}
     .changes{fill:var(--ink);stroke:var(--card);stroke-width:.4}
+    .halo{fill:none;stroke:var(--card);stroke-width:3.6}
     .ring{fill:none;stroke:var(--warm);stroke-width:1.4}
     .cross{fill:none;stroke:var(--warm);stroke-width:1.4}
     @media print{:root{--paper:#fff;--card:#fff;--ink:#000;--soft:#444;--line:#bbb}}

@@ -31,6 +31,8 @@ public struct RecordingReport: Sendable {
   public var runs: [SimulationRun]
   public var verdict: Verdict
   public var activity: ActivityMap
+  /// Where `.linux` places what the program left to the kernel; nil if that was not asked.
+  public var placement: PlacementAgreement?
   /// The heads of the columns of `costs`.
   public var costSubjects: [String] = []
   public var costs: [Cost] = []

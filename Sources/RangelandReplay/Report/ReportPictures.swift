@@ -64,11 +64,16 @@ extension RecordingReport {
     }
     for (index, data) in shades.enumerated() { svg.path(data, "faults\(index)") }
     svg.path(changes, "changes")
+    // In the colour of the ground first: they lie on shades.
+    svg.path(rings, "halo")
+    svg.path(crosses, "halo")
     svg.path(rings, "ring")
     svg.path(crosses, "cross")
     var lastLabel = -100.0
     for (index, row) in activity.rows.enumerated() where row.isAfterGap || index % 12 == 0 {
-      let y = top + Double(index) * rowHeight + 9
+      var y = top + Double(index) * rowHeight + 9
+      // What comes after a gap has its label, if a little below.
+      if row.isAfterGap { y = max(y, lastLabel + 11) }
       if y - lastLabel < 11 { continue }
       svg.label(hex(row.address), Self.mapLeft - 8, y, anchor: "end", "label mono")
       lastLabel = y
@@ -95,7 +100,10 @@ extension RecordingReport {
     var svg = SVG(
       width: left + width + 110, height: top + height + 44,
       title: "Simulated run time of \(name) by processors")
-    let most = Double(runs.map(\.nanoseconds).max() ?? 1)
+    var most = Double(runs.map(\.nanoseconds).max() ?? 1)
+    let recorded = Double(program.recordedNanoseconds)
+    // Far above all others it would press them together at the bottom.
+    if recorded < 3 * most { most = max(most, recorded) }
     let scale = Self.roundedUp(most)
     func y(_ nanoseconds: UInt64) -> Double { top + height * (1 - Double(nanoseconds) / scale) }
     for tick in 0...4 {
@@ -108,7 +116,7 @@ extension RecordingReport {
     func x(_ number: Int) -> Double {
       cores.count < 2
         ? left + width / 2
-        : left + 14 + (width - 28) * (log2(Double(number)) - log2(Double(cores[0])))
+        : left + 22 + (width - 44) * (log2(Double(number)) - log2(Double(cores[0])))
           / (log2(Double(cores[cores.count - 1])) - log2(Double(cores[0])))
     }
     for number in cores {
@@ -117,7 +125,7 @@ extension RecordingReport {
     }
     svg.label(
       "virtual processors", left + width / 2, top + height + 36, anchor: "middle", "label soft")
-    if program.recordedNanoseconds > 0, Double(program.recordedNanoseconds) <= scale {
+    if recorded > 0, recorded <= scale {
       let position = y(program.recordedNanoseconds)
       svg.line(left, position, left + width, position, "recorded")
       svg.label("recorded", left + 4, position - 4, "label soft")
@@ -133,6 +141,13 @@ extension RecordingReport {
     if let last = labels.last, last.y > top + height {
       for index in labels.indices { labels[index].y -= last.y - (top + height) }
     }
+    // Where lines meet their marks stand side by side.
+    func shift(_ policy: LockPolicy, _ number: Int, _ height: Double) -> Double {
+      let alike = policies.filter { other in
+        run(other, number).map { abs(y($0.nanoseconds) - height) < 7 } ?? false
+      }
+      return (Double(alike.firstIndex(of: policy) ?? 0) - Double(alike.count - 1) / 2) * 9
+    }
     for policy in policies {
       let points = cores.compactMap { number in
         run(policy, number).map { (number, x(number), y($0.nanoseconds), $0) }
@@ -143,7 +158,7 @@ extension RecordingReport {
         }.joined(), "curve \(policy.rawValue)")
       for point in points {
         svg.mark(
-          policy, point.1, point.2,
+          policy, point.1 + shift(policy, point.0, point.2), point.2,
           title:
             ".\(policy.rawValue), \(point.0) processors: \(Verdict.seconds(point.3.nanoseconds))")
       }
@@ -178,7 +193,7 @@ extension RecordingReport {
     let (left, rowHeight, width) = (96.0, 50.0, 440.0)
     let bar = width / Double(last - first + 1)
     var svg = SVG(
-      width: left + width + 76, height: Double(rows.count) * rowHeight + 40,
+      width: left + width + 104, height: Double(rows.count) * rowHeight + 40,
       title: "Lengths of waits of \(name)")
     for (index, row) in rows.enumerated() {
       let bottom = Double(index + 1) * rowHeight
@@ -187,7 +202,8 @@ extension RecordingReport {
       let most = Double(row.lengths.max() ?? 0)
       let total = row.lengths.reduce(0, +)
       svg.label(
-        total == 0 ? "no wait" : "\(total) waits", left + width + 6, bottom - 8, "label soft")
+        total == 0 ? "no wait" : total == 1 ? "1 wait" : "\(total) waits", left + width + 6,
+        bottom - 8, "label soft")
       for power in first...last where power < row.lengths.count && row.lengths[power] > 0 {
         // A count of one can be seen beside a count of a million.
         let height = max(

@@ -3,7 +3,7 @@
 // A recording's own timing: what a thread did between its operations, and for how long each held the lock.
 //
 // Kept: time on a processor, and time blocked on something else than the lock. Taken out: waits for a processor and
-//   waits for the kernel's lock. A hold lasts as long as the recorded one; without it, as long as the call took, less
+//   waits for the kernel's lock. What it took to pass the lock on is measured (`PassingTimes`). A hold lasts as long as the recorded one; without it, as long as the call took, less
 //   those waits; of faults only the beginning is recorded, so they take `SimulationSettings.fault`.
 // Mechanism: driven by the planner, event by event in the order of each thread; a cursor follows the thread's scheduler
 //   events and acquisitions.
@@ -60,6 +60,7 @@ struct SimulationBuilder {
     program.recordedNanoseconds = recording.duration
     program.processors = recording.info.machine?.processors
     program.hasRecordedHolds = recording.info.eventClasses.contains(.acquisitions)
+    program.passing = PassingTimes(recording)
     program.threadNames = recording.threads.map(\.beginning.name)
     cursors = recording.threads.map { Cursor(time: $0.beginning.time) }
     for (number, thread) in recording.threads.enumerated() {

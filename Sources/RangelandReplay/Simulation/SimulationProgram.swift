@@ -58,6 +58,8 @@ public struct SimulationProgram: Sendable {
   public internal(set) var runningNanoseconds: UInt64 = 0
   /// Acquisitions of the kernel's lock that belong to no recorded call or fault: they are not simulated.
   public internal(set) var strayAcquisitions = 0
+  /// What it took to pass the kernel's lock on.
+  public internal(set) var passing = PassingTimes()
   /// Names of the threads, for traces.
   public internal(set) var threadNames: [String] = []
 

@@ -37,6 +37,10 @@ extension Simulator {
       busyNanoseconds &+= now &- state.pointee.since
       state.pointee.phase = .parked
       leaveProcessor(thread)
+    case .handed:
+      busyNanoseconds &+= now &- state.pointee.since
+      proceed(thread)
+      deliver()
     case .unborn, .ordered, .parked, .ended: break
     }
   }
@@ -61,7 +65,7 @@ extension Simulator {
         lookAgain(thread)
       }
     case .ordered: arrive(thread)
-    case .unborn, .pausing, .polling, .spinning, .ended: break
+    case .unborn, .pausing, .polling, .spinning, .handed, .ended: break
     }
   }
 
@@ -239,7 +243,13 @@ extension Simulator {
             let polls = (now &- state.pointee.since) / settings.poll
             pollEstimate = (pollEstimate &* 7 &+ polls) / 8
           }
-          proceed(thread)
+          if handover == 0 {
+            proceed(thread)
+          } else {
+            state.pointee.since = now
+            state.pointee.phase = .handed
+            schedule(thread, after: handover)
+          }
         } else {
           state.pointee.isInvited = false
           busyNanoseconds &+= now &- state.pointee.since
@@ -249,7 +259,7 @@ extension Simulator {
       case .parked:
         if !state.pointee.isWaking && !state.pointee.isReady {
           state.pointee.isWaking = true
-          schedule(thread, after: settings.wake)
+          schedule(thread, after: wake)
         }
       default: preconditionFailure("a simulated thread that does not wait is told about its lock")
       }

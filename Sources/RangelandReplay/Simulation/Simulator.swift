@@ -15,14 +15,30 @@ import Rangeland
 public struct SimulationSettings: Sendable, Equatable {
   /// For how long a thread runs while others are ready, in nanoseconds.
   public var slice: UInt64 = 3_000_000
-  /// From a grant to a parked thread until it is ready, in nanoseconds: a wake-up.
-  public var wake: UInt64 = 3_000
+  /// From a grant to a parked thread until it is ready, in nanoseconds: a wake-up. nil = as in the recording, or
+  /// `usualWake` where that does not tell.
+  public var wake: UInt64?
+  /// From a release until a thread that polls has the lock, in nanoseconds. nil = as in the recording, or nothing where
+  /// that does not tell.
+  public var handover: UInt64?
   /// One poll of the semaphore or the range lock, in nanoseconds.
   public var poll: UInt64 = 20
   /// What a fault takes whose length is not recorded, in nanoseconds.
   public var fault: UInt64 = 700
 
   public init() {}
+
+  static let usualWake: UInt64 = 3_000
+
+  /// What a simulation of `program` takes for a wake-up.
+  public func wake(_ program: SimulationProgram) -> UInt64 {
+    wake ?? program.passing.sleeping ?? Self.usualWake
+  }
+
+  /// What a simulation of `program` takes until a thread that polls has the lock.
+  public func handover(_ program: SimulationProgram) -> UInt64 {
+    handover ?? program.passing.polling ?? 0
+  }
 }
 
 struct Simulator: ~Copyable {
@@ -41,6 +57,8 @@ struct Simulator: ~Copyable {
     case spinning
     /// It sleeps until it gets the lock.
     case parked
+    /// It polled, and the lock is on its way.
+    case handed
     case holding
     case ended
   }
@@ -79,6 +97,8 @@ struct Simulator: ~Copyable {
   }
 
   let settings: SimulationSettings
+  let wake: UInt64
+  let handover: UInt64
   let cores: Int
   let dependencies: UnsafePointer<UInt64>
   /// Time between operations passes without a processor (`SimulationProgram.Calibration.none`).
@@ -121,6 +141,8 @@ struct Simulator: ~Copyable {
     // Nothing but assignments from here on: a branch among them made the optimiser (6.3) destroy `lock` before it was
     // there.
     self.settings = settings
+    wake = settings.wake(program)
+    handover = settings.handover(program)
     self.cores = cores
     self.dependencies = dependencies
     thinksOffProcessor = program.calibration == .none

@@ -53,6 +53,12 @@ import Testing
       #expect(costs.map { $0["operation"] as? String } == ["map", "unmap", "fault", "break"])
       #expect(costs.allSatisfy { $0["count"] as? Int == 1 })
     }
+    // Nothing of it lies where the kernel places.
+    let placement = try #require(recording["placement"] as? [String: Any])
+    #expect(placement["asked"] as? Int == 1 && placement["agreed"] as? Int == 0)
+    #expect(placement["base"] is NSNull && placement["unfollowed"] as? Int == 0)
+    let elsewhere = try #require(placement["elsewhere"] as? [[String: Any]])
+    #expect(elsewhere.map { $0["calls"] as? Int } == [1])
     let kernel = try #require(recording["kernel"] as? [String: Any])
     #expect(kernel["unavailable"] == nil, "\(kernel)")
     #expect(kernel["operations"] as? Int == 4 && kernel["resultMismatches"] as? Int == 0)
@@ -63,6 +69,19 @@ import Testing
     }
     let costs = try #require(kernel["byOperation"] as? [[String: Any]])
     #expect(costs.map { $0["operation"] as? String } == ["map", "unmap", "fault", "break"])
+  }
+
+  @Test func `text and page tell where mappings were placed`() throws {
+    let folder = try TemporaryFolder()
+    try write(small, to: folder.path + "/r")
+    let run = try Tool.shell(
+      "cd \"$1\" && $TOOL compare r --rounds 1 --html page && grep -c '<h3>Placed</h3>' page",
+      [folder.path])
+    #expect(run.status == 0 && run.errors.isEmpty, "\(run.errors)")
+    #expect(
+      run.output.contains("== Placed ==\n0 of 1 addresses that the program left to the kernel"))
+    #expect(run.output.contains("1 elsewhere: the kernel passed over a gap"))
+    #expect(run.output.hasSuffix("\n1\n"))
   }
 
   @Test func `without its helper the kernel is left out, with a word`() throws {

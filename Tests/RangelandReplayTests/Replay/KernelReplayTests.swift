@@ -100,15 +100,41 @@ import Testing
     #expect(placement.place(of: 0x1000_0000_0000..<0x1000_0000_1000) == nil)
     let steps = UnsafeMutableBufferPointer<kr_step>.allocate(capacity: 2)
     let calls = UnsafeMutableBufferPointer<kr_call>.allocate(capacity: 2)
+    let dependencies = UnsafeMutableBufferPointer<kr_dependency>.allocate(capacity: 1)
     defer {
+      dependencies.deallocate()
       steps.deallocate()
       calls.deallocate()
     }
     let made = KernelPlan(
       plan, placement, try ReplayFiles(sizes: []), buffer: 0, steps: steps.baseAddress!,
-      calls: calls.baseAddress!)
+      calls: calls.baseAddress!, dependencies: dependencies.baseAddress!)
     #expect(made.leftOut == [.map: 1])
-    #expect(steps.map(\.action) == [UInt32(KR_CALL), UInt32(KR_NONE)])
+    #expect(steps.map(\.action) == [UInt8(KR_CALL), UInt8(KR_NONE)])
+  }
+
+  @Test func `calls that are the same are written once`() throws {
+    var plan = ReplayPlan()
+    for turn in 0..<100 {
+      let start: UInt64 = 0x10_0000 + UInt64(turn % 2) * 0x1_0000
+      plan.steps.append(ReplayStep(.map, start..<start + 0x2000))
+      plan.steps.append(ReplayStep(.unmap, start..<start + 0x2000))
+    }
+    plan.threads = [0..<200]
+    let steps = UnsafeMutableBufferPointer<kr_step>.allocate(capacity: 200)
+    let calls = UnsafeMutableBufferPointer<kr_call>.allocate(capacity: 200)
+    defer {
+      steps.deallocate()
+      calls.deallocate()
+    }
+    let dependencies = UnsafeMutablePointer<kr_dependency>.allocate(capacity: 1)
+    defer { dependencies.deallocate() }
+    let made = KernelPlan(
+      plan, KernelPlacement(plan), try ReplayFiles(sizes: []), buffer: 0,
+      steps: steps.baseAddress!, calls: calls.baseAddress!, dependencies: dependencies)
+    #expect(made.callCount == 4)
+    #expect(steps.map(\.what) == (0..<200).map { UInt64($0 % 4) })
+    #expect(steps.allSatisfy { $0.first_dependency == KR_NO_DEPENDENCY })
   }
 
   @Test func `a replay that is given up leaves no helper`() throws {
