@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <linux/futex.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -23,6 +24,22 @@
 void kp_signal(uint32_t *word, uint32_t *sleepers, uint32_t value) {
   __atomic_store_n(word, value, __ATOMIC_SEQ_CST);
   if (__atomic_load_n(sleepers, __ATOMIC_SEQ_CST) != 0) syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
+}
+
+int kp_open_process(int32_t process) {
+  long descriptor = syscall(SYS_pidfd_open, process, 0);
+  return descriptor < 0 ? -errno : (int)descriptor;
+}
+
+// Linux kernel/exit.c `do_exit`: `exit_mm` comes before `exit_notify`, which makes the descriptor readable.
+int kp_wait_for_end(int descriptor, int milliseconds) {
+  struct pollfd poll_for = {.fd = descriptor, .events = POLLIN};
+  int count;
+  do count = poll(&poll_for, 1, milliseconds);
+  while (count < 0 && errno == EINTR);
+  int result = count > 0 ? 0 : count == 0 ? -ETIMEDOUT : -errno;
+  close(descriptor);
+  return result;
 }
 
 uint32_t kp_wait(uint32_t *word, uint32_t *sleepers, uint32_t old, int milliseconds) {

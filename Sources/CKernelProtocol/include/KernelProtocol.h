@@ -163,6 +163,13 @@ void kp_signal(uint32_t *word, uint32_t *sleepers, uint32_t value);
 /// - sleepers: how many sleep on the word, 0 at first.
 uint32_t kp_wait(uint32_t *word, uint32_t *sleepers, uint32_t old, int milliseconds);
 
+/// A descriptor of a process, or -errno.
+int kp_open_process(int32_t process);
+
+/// Waits until a process has given up its address space, which it has done when it is no more than a status to be waited
+/// for; at most `milliseconds`. 0, or -errno. Closes the descriptor.
+int kp_wait_for_end(int descriptor, int milliseconds);
+
 /// The window that holds `address`; -1 = none.
 int kp_window_of(const struct kp_window *windows, uint64_t address);
 

@@ -78,11 +78,19 @@ extension AddressSpace {
     let file = drops.filePages
     let shared = drops.sharedMemoryPages
     if anonymous | file | shared == 0 { return }
-    counters.noteHighWater()
+    accountTaken(anonymous, file, shared, drops.residentPages - replaced, context)
+  }
+
+  // Not inlined: where it is inlined for each kind of advice the compiler no longer inlines the advice.
+  @inline(never)
+  private func accountTaken(
+    _ anonymous: Int, _ file: Int, _ shared: Int, _ resident: Int64, _ context: Context
+  ) {
+    counters.noteHighWater(context)
     if anonymous != 0 { counters.add(.rssAnonymous, -Int64(anonymous), context) }
     if file != 0 { counters.add(.rssFile, -Int64(file), context) }
     if shared != 0 { counters.add(.rssSharedMemory, -Int64(shared), context) }
-    counters.removeResident(drops.residentPages - replaced, context)
+    counters.removeResident(resident, context)
     LockMap.observe(.residency, .credit, .write)
   }
 }

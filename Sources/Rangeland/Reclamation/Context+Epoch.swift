@@ -12,7 +12,7 @@ extension UnsafeMutablePointer where Pointee == ThreadContext {
     pointee.pinDepth &+= 1
     if pointee.pinDepth == 1 {
       let epoch = pointee.epoch.pointee.load(ordering: .relaxed)
-      // Ordered before the section's reads. Partner: the scan in `tryAdvance`.
+      // Ordered before the section's reads. Partner: the look in `Reclaimer.look`.
       pointee.slot.store(epoch << 1 | 1, ordering: .sequentiallyConsistent)
     }
   }
@@ -50,14 +50,19 @@ extension UnsafeMutablePointer where Pointee == ThreadContext {
       pointee.retired = 0
     }
     pointee.retired &+= kind.weight
-    if pointee.retired >= 128 { tryAdvance() }
+    if pointee.retired >= 128 { look(now) }
     if cache.pointee.count > kind.cacheLimit { shed(cache, kind) }
   }
 
+  /// Looks at one more thread, or again at the one that is behind: a cache miss each, so not at all of them in one
+  /// operation. What was seen in an epoch stays good for it.
   @inline(never)
-  private func tryAdvance() {
-    pointee.retired = 0
-    pointee.reclaimer.pointee.tryAdvance()
+  private func look(_ epoch: UInt64) {
+    if pointee.lookedEpoch != epoch {
+      pointee.lookedEpoch = epoch
+      pointee.nextToLook = 0
+    }
+    pointee.nextToLook = pointee.reclaimer.pointee.look(at: pointee.nextToLook, epoch)
   }
 
   @inline(__always)

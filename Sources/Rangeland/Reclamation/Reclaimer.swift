@@ -4,11 +4,11 @@
 //
 // Guarantee: a node retired after it was unlinked is reused only when every thread that was pinned at
 //   that time has unpinned.
-// Mechanism: three limbo generations per thread and kind; the global epoch moves on when every pinned
-//   thread has seen it. A generation is reused three epochs later: one more than the classic rule,
+// Mechanism: three limbo generations per thread and kind; the global epoch moves on when a thread has seen
+//   every other one, at some instant of that epoch, not pinned or pinned in it. A generation is reused three epochs later: one more than the classic rule,
 //   because the unlinking store may still sit in a store buffer when the epoch is read.
 // Cost: pin = one sequentially consistent store; retire = a few plain stores, and after 128 in one epoch a
-//   scan of slots: each advance of the epoch costs every running thread a cache miss or two.
+//   look at the slot of one thread: each advance of the epoch costs every running thread a cache miss or two.
 // Source: Fraser, "Practical lock-freedom" (2004), section 5.2.3.
 
 import CRangeland
@@ -73,19 +73,23 @@ struct Reclaimer: ~Copyable {
     reclaimer.deallocate()
   }
 
-  /// Moves the epoch on if every pinned thread has seen the current one.
-  borrowing func tryAdvance() {
-    let now = epoch.pointee.load(ordering: .sequentiallyConsistent)
+  /// Looks whether a thread is pinned in an earlier epoch than `now`: the one with this index, or the next one that there is.
+  /// Moves the epoch on from `now` when there is none.
+  ///
+  /// - Precondition: in this epoch all before it have been seen not to be.
+  /// - Returns: where to look next; the same index while that thread is.
+  borrowing func look(at index: Int, _ now: UInt64) -> Int {
     let bound = Int(rl_thread_index_bound())
-    for i in 0..<bound {
+    for i in min(index, bound)..<bound {
       let bits = contexts[i].load(ordering: .acquiring)
       guard bits != 0, let context = Context(bitPattern: bits) else { continue }
       // Partner: the store in `pin`. A thread whose store we miss reads `epoch` after it.
       let slot = context.pointee.slot.load(ordering: .sequentiallyConsistent)
-      if slot != 0 && slot >> 1 != now { return }
+      return slot != 0 && slot >> 1 != now ? i : i + 1
     }
     _ = epoch.pointee.compareExchange(
       expected: now, desired: now + 1, ordering: .sequentiallyConsistent)
+    return 0
   }
 }
 
@@ -104,7 +108,7 @@ extension UnsafeMutablePointer where Pointee == Reclaimer {
   private func makeContext() -> Context {
     let index = rl_thread_index()
     let context = ThreadContext.make(index: index, reclaimer: self)
-    // Releases the initialised context to `tryAdvance`.
+    // Releases the initialised context to `look`.
     pointee.contexts[Int(index)].store(UInt(bitPattern: context), ordering: .releasing)
     return context
   }

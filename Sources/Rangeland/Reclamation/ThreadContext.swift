@@ -14,7 +14,7 @@ struct ThreadContext: ~Copyable {
   /// First, because the thread sanitizer takes an inout access of a field for one of the first word too.
   var pinDepth: UInt32 = 0
   let index: UInt32
-  /// 0 = not pinned, else epoch << 1 | 1. Partner: `Reclaimer.tryAdvance`.
+  /// 0 = not pinned, else epoch << 1 | 1. Partner: `Reclaimer.look`.
   let slot = Atomic<UInt64>(0)
   let reclaimer: UnsafeMutablePointer<Reclaimer>
   /// The reclaimer's: a copy spares every operation a load.
@@ -22,6 +22,9 @@ struct ThreadContext: ~Copyable {
   /// Nodes retired in `retiredEpoch`, or since the thread tried to move the epoch on: see `retire`.
   var retired = 0
   var retiredEpoch: UInt64 = 0
+  /// The epoch that the thread tries to end, and the index of the thread that it looks at next.
+  var lookedEpoch: UInt64 = 0
+  var nextToLook = 0
   /// Records that this thread index has made: see `LayoutTree.nextGeneration`.
   var generations: UInt64 = 0
   /// One cache per `SlabClass`.

@@ -61,6 +61,7 @@ public struct SpaceUsage: Sendable, Hashable {
   public var residentFilePages = 0
   /// Resident pages of shared anonymous memory (`RssShmem`).
   public var residentSharedPages = 0
-  /// The largest resident set so far (`VmHWM`).
+  /// The largest resident set so far (`VmHWM`): to the page where one thread uses the space, else to 128 pages for each
+  /// other one.
   public var peakResidentPages = 0
 }

@@ -6,6 +6,7 @@
 // cell with two threads then shows twice the time of one, and its figure says which way the coin fell.
 
 import CRangeland
+import Foundation
 
 enum Processors {
   /// Those that this process may use, when the benchmark began.
@@ -23,4 +24,14 @@ enum Processors {
 
   /// How often the calling thread had to give its processor to another one.
   static var preemptions: Int { rl_preemptions() }
+
+  /// How often the calling thread has waited for something else than a processor; `nil` where the system does not tell.
+  static var sleeps: Int? {
+    let status = try? String(contentsOfFile: "/proc/thread-self/status", encoding: .utf8)
+    let line = status?.split(separator: "\n").first { $0.hasPrefix("voluntary_ctxt_switches:") }
+    return line.flatMap { Int($0.split(separator: "\t").last ?? "") }
+  }
+
+  /// A processor's place for one of several threads that leave the last one to another.
+  static func others(_ thread: Int) -> Int { thread % (allowed.count - 1) }
 }

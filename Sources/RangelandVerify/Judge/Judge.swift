@@ -22,8 +22,6 @@ struct ScriptRun {
   var coverage = Coverage()
   /// Whether a page of shared memory may have left memory.
   var hasPagedOut = false
-  /// Whether a member has ended: its pages go while the others go on.
-  var hasEnded = false
   /// Pages were guarded, and since then a mapping was left behind by a move.
   var hasGuards = false
   var leftGuarded = false
@@ -75,9 +73,6 @@ final class Judge {
       if run.hasPagedOut, call.kind == .mincore, absolute.meets(subject, where: \.isShared) {
         continue
       }
-      // Pages that somebody is still giving up cannot be moved, and strictness tells (`MPOL_MF_STRICT`, `MPOL_MF_MOVE`).
-      if run.hasEnded, call.kind == .mbind, call.flags & 3 == 3 { continue }
-      if call.kind == .exit { run.hasEnded = true }
       // Linux copies the pages of what ever had a guard in it, though its identity may be gone (docs/linux.md).
       if run.leftGuarded, call.kind == .fork { continue }
       // Nor has what never had one that mark, and mappings of which some have it are not remapped as one (docs/linux.md).

@@ -63,6 +63,7 @@ extension KernelProcess {
     }
     let definition = call.kind.definition
     current = call.space
+    if call.kind == .exit { try watchEnd() }
     if call.kind == .mseal { hasSeals = true }
     if call.kind.hasDescriptor { files.isUsed = true }
     post(
@@ -81,7 +82,10 @@ extension KernelProcess {
     var outcome = VerifyOutcome(result: channel.pointee.result)
     if outcome.result == 0 {
       if call.kind == .fork { noteCopy(Int(call.value)) }
-      if call.kind == .exit { noteEnd(call.space) }
+      if call.kind == .exit {
+        try waitForEnd()
+        noteEnd(call.space)
+      }
     }
     let compared = call.kind.definition.request(call).comparedBytes
     if compared > 0 && outcome.result >= 0 {
@@ -112,8 +116,23 @@ extension KernelProcess {
 
   /// Ends the copy that is asked.
   func endCurrent() throws(VerifyError) {
+    try watchEnd()
     post(KP_EXIT)
     try finish()
+    try waitForEnd()
+  }
+
+  /// The process that is asked will be asked to end.
+  private func watchEnd() throws(VerifyError) {
+    ending = kp_open_process(process)
+    if ending < 0 { throw VerifyError("a process cannot be watched: errno \(-ending)") }
+  }
+
+  /// Waits until it has given up its pages, which others may have too: what the kernel says of those depends on how many
+  /// have them.
+  private func waitForEnd() throws(VerifyError) {
+    let result = kp_wait_for_end(ending, 30_000)
+    if result < 0 { throw VerifyError("a process does not end: errno \(-result)") }
   }
 
   /// Locks everything that there is outside the windows, and ends that again; the number of pages.

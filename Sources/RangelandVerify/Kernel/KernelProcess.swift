@@ -24,6 +24,8 @@ public final class KernelProcess {
   private var isAlive = true
   /// Whether something was sealed, which nothing but the end of the members undoes.
   var hasSeals = false
+  /// A descriptor of the process that was asked to end, from before the request until it has ended.
+  var ending: Int32 = -1
   /// Mappings outside the windows, known after the first reset.
   var outside: Int64?
   private var baselines = [VerifySizes](repeating: VerifySizes(), count: Int(KP_MEMBERS))

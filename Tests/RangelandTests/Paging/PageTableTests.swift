@@ -81,7 +81,7 @@ import Testing
       }
     }
     world.zap(.wholeSpace)
-    #expect(world.tables.tableCount(world.context) == 1, "only the root stays")
+    #expect(world.tables.tableCount(world.context) <= 4, "the root, and what the thread keeps")
     #expect(world.memory.framesInUse == 0)
   }
 
@@ -103,6 +103,45 @@ import Testing
     #expect(world.tables.tableCount(world.context) == 4, "another leaf's range")
     world.zap(page(0x3000))
     #expect(world.tables.tableCount(world.context) == 1)
+  }
+
+  @Test func `a thread keeps the leaf that it has emptied last, and no other`() {
+    let world = PagingWorld()
+    // A thread that has no accessor keeps none.
+    world.touch(0x1000)
+    world.zap(page(0x1000))
+    #expect(world.tables.tableCount(world.context) == 1)
+    _ = world.accessor
+    world.touch(0x1000)
+    let leaf = world.tables.leaf(0x1000)
+    for _ in 0..<3 {
+      world.zap(page(0x1000))
+      #expect(world.tables.tableCount(world.context) == 4)
+      world.touch(0x2000)
+      #expect(world.tables.leaf(0x1000) == leaf, "the same one again")
+      world.zap(page(0x2000))
+      world.zap(page(0x5000))
+      world.touch(0x1000)
+      #expect(world.tables.leaf(0x1000) == leaf, "an unmap of nothing leaves it")
+    }
+    world.zap(page(0x1000))
+    // Another one, far away, with tables of its own.
+    world.touch(0x7000_0000_0000)
+    #expect(world.tables.tableCount(world.context) == 7)
+    world.zap(page(0x7000_0000_0000))
+    #expect(world.tables.tableCount(world.context) == 4)
+    #expect(world.tables.leaf(0x1000) == nil)
+    // It is used again when another one is emptied, and goes when that is emptied.
+    world.touch(0x7000_0000_0000)
+    world.touch(0x1000)
+    world.zap(page(0x1000))
+    #expect(world.tables.tableCount(world.context) == 7)
+    #expect(world.tables.lookup(0x7000_0000_0000, world.context).isPresent)
+    world.zap(page(0x7000_0000_0000))
+    #expect(world.tables.tableCount(world.context) == 4)
+    world.zap(.wholeSpace)
+    #expect(world.tables.tableCount(world.context) <= 4)
+    #expect(world.memory.framesInUse == 0)
   }
 
   @Test func `the zero page is neither counted nor freed`() {

@@ -44,6 +44,8 @@ struct AccessorState: ~Copyable {
   var seenInvalidations: UInt64 = 0
   /// Where the last access that returned `false` needs a fault.
   var faultAddress: Address = 0
+  /// What the page table covers that the owner has emptied last and not freed: see `PageTables.letGo`.
+  var emptyLeaf: Address = .max
   /// The number in "cached by": 1...4094, or 4095 for threads beyond that.
   let id: UInt64
   let tables: PageTables

@@ -17,7 +17,7 @@ struct FrameDropList: ~Copyable {
   private let context: Context
   private let accessors: AccessorTable
   /// The accessor of the calling thread in this space, which needs no waiting.
-  private let own: AccessorRef?
+  let own: AccessorRef?
 
   private var frames: UnsafeMutablePointer<UInt32>?
   private var count = 0

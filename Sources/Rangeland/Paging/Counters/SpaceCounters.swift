@@ -4,13 +4,15 @@
 //
 // Guarantee: a limited counter never exceeds its limit by a charge, and a charge is refused only if at some
 //   instant the total, with every credit recalled and every undecided charge undone, does not allow it. All
-//   values are exact when no operation runs.
+//   values are exact when no operation runs, but for the high-water mark: of several threads each may have up to
+//   `mostUntold` resident pages that it lags behind or is ahead by.
 // Mechanism: per-thread slots of 128 bytes. A limited counter has a pool of what may still be charged;
 //   threads take credit from it in batches and charge their own slot. Used = limit - pool - credits.
 //   Near the limit a charge recalls the credits of all threads (SpaceCounters+Charges.swift). The other
-//   counters are sums of slots.
+//   counters are sums of slots. For the high-water mark a thread tells all when the resident pages that it has added and
+//   taken away come to some number: a sum of slots at every unmap would take the lines of all threads that fault.
 // Cost: one compare-and-swap on the thread's own line for a limited counter, a plain addition for another.
-// Source: Linux lib/percpu_counter.c and `vm_committed_as`, with an exact decision near the limit.
+// Source: Linux lib/percpu_counter.c, `mm_counter` in struct mm_struct, and `vm_committed_as`, with an exact decision near the limit.
 
 import CRangeland
 import RangeLocks
@@ -46,17 +48,20 @@ enum SpaceCounter: Int, CaseIterable, Sendable {
   /// Words of a slot that counters take.
   static var count: Int { 11 }
 
+  /// Whether it is a part of the resident set.
+  @inline(__always) var isResidentKind: Bool { rawValue >= Self.rssAnonymous.rawValue }
+
   /// What a thread takes from the pool at a time: 1 GiB of pages, or 256 VMAs or resident pages.
   @inline(__always) var batch: Int64 { self == .mapCount || self == .resident ? 256 : 1 << 18 }
 }
 
 /// A handle: the space owns the memory. Sendable: an immutable pointer to atomics.
 struct SpaceCounters: @unchecked Sendable {
-  /// 7 lines of 128 bytes (six limited counters; what all share), then the slots.
+  /// 8 lines of 128 bytes (six limited counters; what all share; the high-water mark), then the slots.
   private let memory: UnsafeMutableRawPointer
 
   private static var line: Int { 128 }
-  private static var slotsOffset: Int { (SpaceCounter.limitedCount + 1) * line }
+  private static var slotsOffset: Int { (SpaceCounter.limitedCount + 2) * line }
   private static var byteCount: Int { slotsOffset + Int(RL_MAX_THREADS) * line }
 
   /// No limit: larger than any space, small enough to add to.
@@ -80,9 +85,18 @@ struct SpaceCounters: @unchecked Sendable {
     let countsResident = Atomic<Bool>(false)
     /// One past the highest thread index that has used a slot. Grows.
     let bound = Atomic<UInt32>(0)
+  }
+
+  /// On a line of its own, which unmaps only read as a rule.
+  struct Peak: ~Copyable {
+    /// Resident pages that threads have told of.
+    let told = Atomic<Int64>(0)
     /// The largest resident set that was noted, in pages.
     let highWater = Atomic<Int64>(0)
   }
+
+  /// Resident pages that a thread has added, or taken away, at most before it tells.
+  static var mostUntold: Int64 { 128 }
 
   /// Makes counters that are all zero and unlimited; `nil` without memory.
   static func make() -> SpaceCounters? {
@@ -91,6 +105,7 @@ struct SpaceCounters: @unchecked Sendable {
       (memory + i * line).initializeMemory(as: Limited.self, to: Limited())
     }
     (memory + SpaceCounter.limitedCount * line).initializeMemory(as: Shared.self, to: Shared())
+    (memory + (SpaceCounter.limitedCount + 1) * line).initializeMemory(as: Peak.self, to: Peak())
     return SpaceCounters(memory: memory)
   }
 
@@ -104,6 +119,11 @@ struct SpaceCounters: @unchecked Sendable {
   @inline(__always)
   var shared: UnsafeMutablePointer<Shared> {
     (memory + SpaceCounter.limitedCount * Self.line).assumingMemoryBound(to: Shared.self)
+  }
+
+  @inline(__always)
+  private var peak: UnsafeMutablePointer<Peak> {
+    (memory + (SpaceCounter.limitedCount + 1) * Self.line).assumingMemoryBound(to: Peak.self)
   }
 
   /// A word of a thread's slot. Zeroed memory is a valid atomic 0.
@@ -139,6 +159,29 @@ struct SpaceCounters: @unchecked Sendable {
     let own = ownWord(counter, context)
     // Only the thread writes its word; readers sum.
     own.pointee.store(own.pointee.load(ordering: .relaxed) + delta, ordering: .relaxed)
+    if counter.isResidentKind {
+      let untold = untold(context)
+      let now = untold.pointee.load(ordering: .relaxed) + delta
+      untold.pointee.store(now, ordering: .relaxed)
+      if now >= Self.mostUntold || now <= -Self.mostUntold { tell(now, untold) }
+    }
+  }
+
+  /// What the calling thread has not told of the resident pages, in its slot. Only the thread touches it.
+  @inline(__always)
+  private func untold(_ context: Context) -> UnsafeMutablePointer<Atomic<Int64>> {
+    // Behind the mark of the undecided: see SpaceCounters+Charges.swift.
+    (memory + Self.slotsOffset + Int(context.pointee.index) * Self.line
+      + (SpaceCounter.count + 1) << 3).assumingMemoryBound(to: Atomic<Int64>.self)
+  }
+
+  @inline(never)
+  private func tell(_ pages: Int64, _ untold: UnsafeMutablePointer<Atomic<Int64>>) {
+    untold.pointee.store(0, ordering: .relaxed)
+    let now = peak.pointee.told.add(pages, ordering: .relaxed).newValue
+    if now > peak.pointee.highWater.load(ordering: .relaxed) {
+      peak.pointee.highWater.max(now, ordering: .relaxed)
+    }
   }
 
   /// The value now: exact when no operation runs, never blocks one.
@@ -157,10 +200,17 @@ struct SpaceCounters: @unchecked Sendable {
   /// Resident pages of all kinds.
   var rss: Int64 { value(.rssAnonymous) + value(.rssFile) + value(.rssSharedMemory) }
 
-  /// Notes the resident set as a candidate for the high-water mark: before pages are taken away (Linux
+  /// Notes the resident set as a candidate for the high-water mark: before the calling thread takes pages away (Linux
   /// `update_hiwater_rss`).
-  func noteHighWater() { shared.pointee.highWater.max(rss, ordering: .relaxed) }
+  @inline(__always)
+  func noteHighWater(_ context: Context) {
+    let now =
+      peak.pointee.told.load(ordering: .relaxed) + untold(context).pointee.load(ordering: .relaxed)
+    if now > peak.pointee.highWater.load(ordering: .relaxed) {
+      peak.pointee.highWater.max(now, ordering: .relaxed)
+    }
+  }
 
   /// The largest resident set there was, in pages (Linux `get_mm_hiwater_rss`).
-  var highWaterRSS: Int64 { max(shared.pointee.highWater.load(ordering: .relaxed), rss) }
+  var highWaterRSS: Int64 { max(peak.pointee.highWater.load(ordering: .relaxed), rss) }
 }

@@ -36,7 +36,7 @@ struct SpacePlace {
   /// Takes what a drop list took out of the page tables off the space's resident counters.
   func account(_ drops: borrowing FrameDropList, _ context: Context) {
     if drops.filePages | drops.sharedMemoryPages == 0 { return }
-    counters.noteHighWater()
+    counters.noteHighWater(context)
     LockMap.observe(.residency, .credit, .write)
     if drops.filePages != 0 { counters.add(.rssFile, -Int64(drops.filePages), context) }
     if drops.sharedMemoryPages != 0 {

@@ -13,7 +13,8 @@ extension PageTables {
   /// Empties all entries of `range` and adds what they mapped to `drops`. The caller runs the drop
   /// list's `shootdown()` before it unlocks the range (Linux `zap_page_range`, `free_pgtables`).
   ///
-  /// - Parameter freeingTables: the mapping goes: guards go too, and tables that are or become empty.
+  /// - Parameter freeingTables: the mapping goes: guards go too, and tables that are or become empty, but for the one
+  ///   that the calling thread keeps (`letGo`).
   func zap(
     _ range: AddressRange, into drops: inout FrameDropList, freeingTables: Bool,
     _ context: Context
@@ -37,7 +38,7 @@ extension PageTables {
       var at = piece.start
       while at < piece.end, leaf.entry(of: at).pointee.load(ordering: .relaxed) == 0 { at += 4096 }
       if at >= piece.end {
-        if freeingTables, leaf.inUse == 0 { freeIfEmpty(leaf, context) }
+        if freeingTables, leaf.inUse == 0 { letGo(leaf, drops.own, context) }
         return
       }
       drops.makeRoom(PageTable.entryCount)
@@ -54,13 +55,35 @@ extension PageTables {
         }
         let isEmpty = leaf.inUse == 0
         leaf.unlockLeaf()
-        if isEmpty, freeingTables { freeIfEmpty(leaf, context) }
+        if isEmpty, freeingTables { letGo(leaf, drops.own, context) }
         return
       }
       // It was emptied and freed; there may be a new one.
       leaf.unlockLeaf()
       guard let fresh = self.leaf(piece.start) else { return }
       piece.leaf = fresh
+    }
+  }
+
+  /// A leaf is empty. A thread that has an accessor keeps the last one that it has emptied, and with it the tables above, for
+  /// whoever maps there next: tables that are freed come back three epochs later only, and while a thread that is pinned
+  /// has no processor epochs stand still. Frees the one that was kept before, if nobody uses it.
+  ///
+  /// It may be far from the range of the operation's hold: as everywhere, others that latch a freed table see the mark.
+  @inline(__always)
+  private func letGo(_ leaf: PageTableRef, _ accessor: AccessorRef?, _ context: Context) {
+    guard let accessor else { return freeIfEmpty(leaf, context) }
+    let kept = accessor.pointee.emptyLeaf
+    if kept != leaf.pointee.base { keep(leaf.pointee.base, insteadOf: kept, accessor, context) }
+  }
+
+  @inline(never)
+  private func keep(
+    _ base: Address, insteadOf kept: Address, _ accessor: AccessorRef, _ context: Context
+  ) {
+    accessor.pointee.emptyLeaf = base
+    if kept < Address.spaceEnd, let leaf = leaf(kept), leaf.inUse == 0 {
+      freeIfEmpty(leaf, context)
     }
   }
 

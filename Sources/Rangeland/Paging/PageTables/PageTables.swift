@@ -6,7 +6,7 @@
 //   table is freed only when it is empty and unlinked, and never under a reader.
 // Mechanism: readers walk without locks inside an epoch section. Creating and freeing a table happens
 //   under the parent's latch; a freed table is marked stray, so whoever latches it afterwards walks
-//   again.
+//   again. The leaf that a thread has emptied last stays (PageTables+Ranges.swift).
 // Cost: a walk is four loads; changing an entry one latch and one exchange.
 // Source: Linux mm/pgtable-generic.c and Documentation/mm/split_page_table_lock.rst; the stray mark is
 //   from Asterinas, ostd/src/mm/page_table.

@@ -17,8 +17,8 @@ struct BenchSpace: ParsableCommand {
       and without, among 64 and 65,536 mappings; spin \
       uses no memory and shows whether the machine gives each thread a core; pager tells how long a map, a \
       fault and an unmap of a thread take at most, in 99 of 100 cases, alone, beside 32 threads that sleep 100 us at a \
-      time, beside 32 that fault through a pager which takes 100 us for a page, and beside 32 that sleep as long and \
-      compute as long as these take the processor; fork tells what a fork of 1,000 and of 10,000 mappings takes, and \
+      time, beside 32 that fault through a pager which takes 100 us for a page, and beside 32 that do the same in a \
+      space of another memory, on all processors and with one that the thread has for itself; fork tells what a fork of 1,000 and of 10,000 mappings takes, and \
       how long a thread that stores has to wait at most. \
       Every round runs every cell once; a figure is the median of its rounds. A missed target is printed \
       and does not change the exit status.
@@ -71,15 +71,19 @@ struct BenchSpace: ParsableCommand {
     var progress = Progress()
     var results = try BenchRunner(rounds: rounds, milliseconds: milliseconds)
       .run(cells) { progress.report($0) }
+    var facts: [BenchFact] = []
     if hasPager {
-      results += try PagerBench(rounds: rounds, milliseconds: milliseconds)
+      let report = try PagerBench(rounds: rounds, milliseconds: milliseconds)
         .run { progress.report($0) }
+      results += report.cells
+      facts += report.facts
     }
     if hasFork { results += try ForkBench(rounds: rounds).run { progress.report($0) } }
     progress.clear()
     let report = BenchReport(
       machine: .here(), cells: results,
       targets: bench.targets(results) + PagerBench.targets(results) + ForkBench.targets(results),
+      facts: facts,
       unit: "nanoseconds an operation of one thread, median (least - most); fault1: a page")
     try Terminal.print(json ? encoded(report) : report.text() + "\n")
   }
