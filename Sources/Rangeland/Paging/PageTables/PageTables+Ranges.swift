@@ -36,9 +36,13 @@ extension PageTables {
     while true {
       let leaf = piece.leaf
       var at = piece.start
-      while at < piece.end, leaf.entry(of: at).pointee.load(ordering: .relaxed) == 0 { at += 4096 }
-      if at >= piece.end {
-        if freeingTables, leaf.inUse == 0 { letGo(leaf, drops.own, context) }
+      // What was installed in a range that is held is counted.
+      let isUsed = leaf.inUse != 0
+      while isUsed, at < piece.end, leaf.entry(of: at).pointee.load(ordering: .relaxed) == 0 {
+        at += 4096
+      }
+      if !isUsed || at >= piece.end {
+        if freeingTables, leaf.inUse == 0 { letGo(piece, drops.own, context) }
         return
       }
       drops.makeRoom(PageTable.entryCount)
@@ -55,7 +59,7 @@ extension PageTables {
         }
         let isEmpty = leaf.inUse == 0
         leaf.unlockLeaf()
-        if isEmpty, freeingTables { letGo(leaf, drops.own, context) }
+        if isEmpty, freeingTables { letGo(piece, drops.own, context) }
         return
       }
       // It was emptied and freed; there may be a new one.
@@ -69,10 +73,12 @@ extension PageTables {
   /// whoever maps there next: tables that are freed come back three epochs later only, and while a thread that is pinned
   /// has no processor epochs stand still. Frees the one that was kept before, if nobody uses it.
   ///
-  /// It may be far from the range of the operation's hold: as everywhere, others that latch a freed table see the mark.
+  /// It may be far from the range of the operation's hold: as everywhere, others that latch a freed table see the mark. A leaf
+  /// all of which goes is freed: whoever unmaps so much has more to do, and maps without touching would walk past it.
   @inline(__always)
-  private func letGo(_ leaf: PageTableRef, _ accessor: AccessorRef?, _ context: Context) {
-    guard let accessor else { return freeIfEmpty(leaf, context) }
+  private func letGo(_ piece: LeafWalk.Piece, _ accessor: AccessorRef?, _ context: Context) {
+    let leaf = piece.leaf
+    guard let accessor, piece.end - piece.start < 2 << 20 else { return freeIfEmpty(leaf, context) }
     let kept = accessor.pointee.emptyLeaf
     if kept != leaf.pointee.base { keep(leaf.pointee.base, insteadOf: kept, accessor, context) }
   }
