@@ -75,7 +75,7 @@ final class Judge {
       }
       // Linux copies the pages of what ever had a guard in it, though its identity may be gone (docs/linux.md).
       if run.leftGuarded, call.kind == .fork { continue }
-      // Nor has what never had one that mark, and mappings of which some have it are not remapped as one (docs/linux.md).
+      // Linux marks what ever had a guard, and refuses to remap mappings as one of which some lack the mark (docs/linux.md).
       if run.hasGuards, call.kind == .remapFilePages,
         subject.mappings(absolute.at & ~4095, absolute.at &+ absolute.length).count > 1
       {
