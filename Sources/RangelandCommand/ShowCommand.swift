@@ -12,20 +12,45 @@ struct ShowCommand: ParsableCommand {
   @Argument(help: "The recording; without it, the one that ships with Rangeland.")
   var file: String?
 
+  @Option(
+    help: ArgumentHelp(
+      """
+      Show the call chains that waited longest for mmap_lock, and those they waited for; of a recording made with \
+      record --call-chains.
+      """, valueName: "number"))
+  var callChains: Int?
+
   @Flag(help: "Print JSON.")
   var json = false
+
+  func validate() throws {
+    if let callChains, !(1...100).contains(callChains) {
+      throw ValidationError("--call-chains is a number from 1 to 100")
+    }
+  }
 
   func run() throws {
     let path = try file ?? ShippedRecordings.path()
     let recording = try Recording(path: path)
     if Interruption.isRequested { throw Interrupted() }
+    if callChains != nil && recording.chains.isEmpty {
+      throw RecordingError(
+        .nothingRecorded, file: path, at: .file, "the recording has no call chains",
+        advice: "record with --call-chains dwarf")
+    }
+    let waits = callChains.flatMap { _ in RecordedWaits(recording) }
     let summary = RecordingSummary(recording)
-    try Terminal.print(
-      json ? document(path, recording, summary) : table(path, recording, summary))
+    if json {
+      try Terminal.print(document(path, recording, summary, waits))
+    } else {
+      try Terminal.print(
+        table(path, recording, summary)
+          + (waits.map { ChainReport.allFunctions($0, limit: callChains ?? 0) } ?? ""))
+    }
   }
 
   private func document(
-    _ path: String, _ recording: Recording, _ summary: RecordingSummary
+    _ path: String, _ recording: Recording, _ summary: RecordingSummary, _ waits: RecordedWaits?
   ) -> String {
     let info = recording.info
     return JSON.document([
@@ -62,7 +87,10 @@ struct ShowCommand: ParsableCommand {
         ? .object([
           "switches": .count(summary.switches), "preemptions": .count(summary.preemptions),
           "wakeUps": info.eventClasses.contains(.wakeUps) ? .count(summary.wakeUps) : .null,
-        ]) : .null, "machine": info.machine.map { .object($0.fields) } ?? .null,
+        ]) : .null, "callChains": .count(recording.chains.count),
+      "waitingChains": waits.map {
+        .array($0.chains.prefix(callChains ?? 0).map { ChainReport.document($0) })
+      } ?? .null, "machine": info.machine.map { .object($0.fields) } ?? .null,
       "omissions": .array(
         info.omissions.map {
           .object(["name": .string($0.name), "count": .unsigned($0.count)])
@@ -99,6 +127,13 @@ struct ShowCommand: ParsableCommand {
       )
     }
     rows += Self.waiting(info, summary)
+    if !recording.chains.isEmpty {
+      rows.append(
+        (
+          "chains",
+          "\(recording.chains.count) call chains of \(recording.chains.frames.count) functions"
+        ))
+    }
     rows += info.machine.map(\.rows) ?? []
     for omission in info.omissions {
       rows.append(("left out", "\(omission.count) \(omission.name)"))

@@ -22,16 +22,17 @@ private func smallFile() -> [UInt8] {
       call(
         .mmap, CallArguments(0, 8192, 3, 2, 3, 0), at: 1, to: 3, result: 0x7f00_0000_0000, file: 0),
       beginning(1, at: 4, parent: 0), fault(0x7f00_0000_0123, thread: 1, at: 5),
-      acquisition(thread: 1, at: 5, waited: 2, held: 4),
+      acquisition(thread: 1, at: 5, waited: 2, held: 4, chain: 1),
       scheduling(.switchedOut(.uninterruptible), thread: 1, at: 5),
       call(.munmap, CallArguments(0x7f00_0000_0000, 8192), at: 6),
       acquisition(at: 6, waited: 1, held: 9, isWrite: true, downgradedAfter: 3),
       scheduling(.woken(by: 0), thread: 1, at: 6),
       scheduling(.switchedIn(processor: 1), thread: 1, at: 7),
-      acquisition(at: 16, waited: 1, held: nil, isGranted: false),
+      acquisition(at: 16, waited: 1, held: nil, isGranted: false, chain: 0),
       .end(thread: 1, time: 19),
     ], files: ["libc.so.6"],
-    areas: [RecordedArea(start: 0x40_0000, end: 0x41_0000, protection: .read)])
+    areas: [RecordedArea(start: 0x40_0000, end: 0x41_0000, protection: .read)],
+    chains: someChains)
 }
 
 @Suite struct BadInputTests {
@@ -88,7 +89,7 @@ private func smallFile() -> [UInt8] {
       blocks.append(bytes[offset..<(offset + length)])
       offset += length
     }
-    #expect(blocks.count == 5)
+    #expect(blocks.count == 7)
     for first in blocks.indices {
       var fewer = blocks
       fewer.remove(at: first)
@@ -123,7 +124,8 @@ private func smallFile() -> [UInt8] {
     var events: [RecordedEvent] = []
     recording.forEachEvent { events.append($0) }
     let bytes = fileBytes(
-      events, info: recording.info, files: recording.files, areas: recording.initialLayout)
+      events, info: recording.info, files: recording.files, areas: recording.initialLayout,
+      chains: recording.chains)
     var accepted = 0
     for _ in 0..<10_000 {
       let changed = resealed(bytes, &random)
@@ -131,6 +133,7 @@ private func smallFile() -> [UInt8] {
         let read = try Recording(bytes: changed, name: "r")
         // What is accepted can be used: its summary walks all of it.
         _ = RecordingSummary(read)
+        _ = RecordedWaits(read)
         accepted += 1
       } catch {
         #expect(!error.reason.isEmpty && !error.advice.isEmpty)
@@ -306,8 +309,10 @@ private func smallFile() -> [UInt8] {
         thread: 0, time: 1, waited: 1, held: 2, isWrite: false, downgradedAfter: 1),
     ] {
       var validator = EventValidator()
-      try validator.check(beginning(0, at: 0), files: 0)
-      #expect(throws: Malformed.self) { try validator.check(.acquisition(made), files: 0) }
+      try validator.check(beginning(0, at: 0), files: 0, chains: 0)
+      #expect(throws: Malformed.self) {
+        try validator.check(.acquisition(made), files: 0, chains: 0)
+      }
     }
   }
 
@@ -332,7 +337,7 @@ private func smallFile() -> [UInt8] {
     var state = EventCodingState()
     var names: [String: Int] = [:]
     var bytes = fileBytes([beginning(0, at: 100)])
-    bytes.removeLast(16 + 8)
+    bytes.removeLast(16 + 10)
     payload.varint(50)
     state.time = 50
     state.faultAddress = [0]

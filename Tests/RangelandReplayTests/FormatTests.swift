@@ -106,7 +106,7 @@ import Testing
     let data = try #require(
       Data(base64Encoded: Self.version1, options: .ignoreUnknownCharacters))
     var reader = try RecordingReader(bytes: [UInt8](data), name: "old")
-    #expect(reader.version == 1 && RecordingReader.currentVersion == 2)
+    #expect(reader.version == 1 && RecordingReader.currentVersion == 3)
     #expect(reader.info.note == "old" && reader.info.machine == nil)
     #expect(reader.info.eventClasses == [.calls, .userFaults])
     var events: [RecordedEvent] = []
@@ -115,12 +115,26 @@ import Testing
     let recording = try Recording(bytes: [UInt8](data), name: "old")
     #expect(recording.calls.map(\.kind) == [.mmap, .munmap])
     #expect(recording.acquisitions.isEmpty && recording.scheduling.isEmpty)
-    // Written again it is one of version 2, and the same.
+    // Written again it is one of version 3, and the same.
     let folder = try TemporaryFolder()
     try recording.write(to: folder.path + "/r")
-    #expect(try RecordingReader(path: folder.path + "/r").version == 2)
+    #expect(try RecordingReader(path: folder.path + "/r").version == 3)
     let isSame = try Recording(path: folder.path + "/r") == recording
     #expect(isSame)
+  }
+
+  @Test func `a recording of version 2 is read, and has no call chains`() throws {
+    let events = [
+      beginning(0, at: 0), acquisition(at: 1, waited: 3, held: 8, isWrite: true),
+      acquisition(at: 20, waited: 1, held: nil, isGranted: false), fault(4096, at: 21),
+    ]
+    let old = try Recording(bytes: fileBytes(events, version: 2), name: "old")
+    #expect(old.acquisitions.map(\.chain) == [nil, nil] && old.chains.isEmpty)
+    let isSame = try old == Recording(bytes: fileBytes(events), name: "new")
+    #expect(isSame)
+    // What ships is of version 2.
+    let shipped = try RecordingReader(path: ShippedRecordings.path())
+    #expect(shipped.version == 2)
   }
 
   @Test func `a thread has its acquisitions and what the scheduler did`() throws {

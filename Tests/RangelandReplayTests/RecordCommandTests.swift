@@ -17,7 +17,8 @@ import Testing
   @Test func `bad usage is 64`() throws {
     for arguments in [
       "", "-o r", "-o r -p 1 -- ls", "-o r --seconds 3 ls", "-o r -p 1 --seconds 0",
-      "-o r --tool gdb ls", "-p x -o r",
+      "-o r --tool gdb ls", "-p x -o r", "-o r --call-chains lbr ls",
+      "-o r --call-chains fp --tool strace ls",
     ] {
       #expect(try Tool.shell("$TOOL record \(arguments)").status == 64, "\(arguments)")
     }
@@ -58,6 +59,55 @@ import Testing
     #expect(some.events.contains("syscalls:sys_exit_mmap"))
     #expect(some.events.contains("exceptions:page_fault_user"))
     #expect(some.missing.contains { $0.contains("waits for mmap_lock are not recorded") })
+    // No waits, no chains: said, where they are asked for.
+    var options = RecordOptions(.program(["/bin/true"]), callChains: .dwarf)
+    func lacks(_ word: String, _ options: RecordOptions, _ tracing: Tracing) throws -> Bool {
+      try Recorder(options, tracing: tracing).missing.contains { $0.contains(word) }
+    }
+    if some.perfProblem == nil {
+      #expect(try lacks("call chains are not recorded", options, some))
+    }
+    #expect(try lacks("call chains are not recorded", options, none))
+    options.callChains = nil
+    #expect(try !lacks("call chains", options, none))
+  }
+
+  @Test func `chains are asked for at one event`() throws {
+    let folder = try TemporaryFolder()
+    for path in ["events/syscalls", "events/mmap_lock/mmap_lock_start_locking"] {
+      try FileManager.default.createDirectory(
+        atPath: folder.path + "/" + path, withIntermediateDirectories: true)
+    }
+    _ = FileManager.default.createFile(
+      atPath: folder.path + "/perf", contents: nil, attributes: [.posixPermissions: 0o755])
+    let tracing = Tracing(folders: [folder.path], path: folder.path)
+    #expect(tracing.events(nil) == ["mmap_lock:mmap_lock_start_locking"])
+    #expect(tracing.events(.fp) == ["mmap_lock:mmap_lock_start_locking/call-graph=fp/"])
+  }
+
+  @Test(.enabled(if: canUsePerf), arguments: CallChainMethod.allCases)
+  func `perf records through which functions the lock was asked for`(_ method: CallChainMethod)
+    throws
+  {
+    let folder = try TemporaryFolder()
+    let run = try Tool.shell(
+      """
+      cd "$1"
+      $TOOL record -o r --json --call-chains \(method.rawValue) bash -c 'echo {1..20000} > /dev/null'
+      """, [folder.path])
+    #expect(run.status == 0, "\(run.errors)")
+    let recording = try Recording(path: folder.path + "/r")
+    // A kernel without the tracepoints tells of no acquisitions, and the tool says so.
+    guard recording.info.eventClasses.contains(.acquisitions) else {
+      #expect(run.errors.contains("call chains are not recorded"))
+      return
+    }
+    #expect(try object(run.output)["callChains"] as? Int == recording.chains.count)
+    #expect(recording.info.eventClasses.contains(.callChains))
+    let chains = recording.acquisitions.compactMap(\.chain)
+    #expect(chains.count > recording.acquisitions.count / 2)
+    #expect(recording.chains.frames.contains { $0.isKernel })
+    #expect(recording.chains.frames.contains { !$0.isKernel && $0.module == "bash" })
   }
 
   @Test(.enabled(if: canUsePerf)) func `perf records calls, faults, waits and switches`() throws {

@@ -64,12 +64,12 @@ func fault(_ address: UInt64, thread: Int = 0, at time: UInt64, code: UInt32 = 6
 
 func acquisition(
   thread: Int = 0, at time: UInt64, waited: UInt64 = 1, held: UInt64? = 1, isWrite: Bool = false,
-  isGranted: Bool = true, downgradedAfter: UInt64? = nil
+  isGranted: Bool = true, downgradedAfter: UInt64? = nil, chain: Int? = nil
 ) -> RecordedEvent {
   .acquisition(
     RecordedAcquisition(
       thread: thread, time: time, waited: waited, held: held, isWrite: isWrite,
-      isGranted: isGranted, downgradedAfter: downgradedAfter))
+      isGranted: isGranted, downgradedAfter: downgradedAfter, chain: chain))
 }
 
 func scheduling(
@@ -81,7 +81,8 @@ func scheduling(
 /// A file with these events, well-formed or not: nothing is checked on the way.
 func fileBytes(
   _ events: [RecordedEvent], info: RecordingInfo = plainInfo, files: [String] = [],
-  areas: [RecordedArea] = [], version: UInt16 = RecordingLayout.version,
+  areas: [RecordedArea] = [], chains: CallChains = CallChains(),
+  version: UInt16 = RecordingLayout.version,
   totals: RecordingTotals? = nil
 ) -> [UInt8] {
   var bytes = RecordingLayout.prelude(version: version)
@@ -106,9 +107,17 @@ func fileBytes(
   }
   add(.areas, areas.count, payload)
   payload.removeAll()
+  for frame in chains.frames { payload.frame(frame) }
+  add(.frames, chains.frames.count, payload)
+  payload.removeAll()
+  for index in 0..<chains.count { payload.chain(chains.frameNumbers(index)) }
+  add(.chains, chains.count, payload)
+  payload.removeAll()
   var counted = RecordingTotals()
   counted.files = UInt64(files.count)
   counted.areas = UInt64(areas.count)
+  counted.frames = UInt64(chains.frames.count)
+  counted.chains = UInt64(chains.count)
   var state = EventCodingState()
   var names: [String: Int] = [:]
   if let first = events.first {
@@ -120,7 +129,7 @@ func fileBytes(
       // The encoder predicts from the thread's own state; a thread without one is encoded as a call.
       preconditionFailure("encode faults of known threads only")
     }
-    payload.event(event, state: &state, names: &names)
+    payload.event(event, state: &state, names: &names, version: version)
     counted.count(event)
   }
   add(.events, events.count, payload)
@@ -148,9 +157,11 @@ func randomRecording(events count: Int, using random: inout SeededGenerator) thr
   }
   var info = plainInfo
   if Bool.random(using: &random) { info.machine = randomMachine(&random) }
+  if Bool.random(using: &random) { info.eventClasses.formUnion([.acquisitions, .callChains]) }
   info.omissions = [.init(name: "é\u{0}x", count: random.anyWord())]
   var recording = try Recording(
-    info: info, files: ["a", "", "lib/ü.so"], initialLayout: areas, name: "random")
+    info: info, files: ["a", "", "lib/ü.so"], initialLayout: areas,
+    chains: randomChains(&random), name: "random")
   var time: UInt64 = 0
   var busy: [UInt64] = []
   var locked: [UInt64] = []
@@ -176,7 +187,8 @@ func randomRecording(events count: Int, using random: inout SeededGenerator) thr
       try recording.append(.end(thread: thread, time: time))
       alive.remove(at: slot)
     } else if choice < 4, locked[thread] <= time {
-      let made = randomAcquisition(thread, time, &random)
+      var made = randomAcquisition(thread, time, &random)
+      made.chain = (0..<recording.chains.count).randomElement(using: &random)
       try recording.append(.acquisition(made))
       locked[thread] = made.granted + (made.held ?? 0)
     } else if choice < 6 {
@@ -202,6 +214,22 @@ func randomRecording(events count: Int, using random: inout SeededGenerator) thr
     }
   }
   return recording
+}
+
+/// No chains, or some of any length.
+private func randomChains(_ random: inout SeededGenerator) -> CallChains {
+  var builder = CallChainBuilder()
+  for _ in 0..<Int.random(in: 0..<30, using: &random) {
+    let frames = (0..<Int.random(in: 1..<40, using: &random)).map { _ in
+      let kinds = ["operator()(int) const", "", "ü", "f\(random.next() % 50)"]
+      return builder.frame(
+        CallChains.Frame(
+          function: kinds.randomElement(using: &random)!, module: "m\(random.next() % 3)",
+          isKernel: Bool.random(using: &random)))
+    }
+    _ = builder.chain(frames)
+  }
+  return builder.chains
 }
 
 private func randomAcquisition(

@@ -29,7 +29,12 @@ extension CompareReport {
     text += line("  99 in 100 below, us", [micro(waits.p99)])
     text += line("  longest, us", [micro(waits.longest)])
     if waits.pairs.isEmpty { return text }
-    text += "operation x blocking operation: waits / ms / false ms\n"
+    text += pairs(waits)
+    return text + ChainReport.longest(waits)
+  }
+
+  private static func pairs(_ waits: RecordedWaits) -> String {
+    var text = "operation x blocking operation: waits / ms / false ms\n"
     for pair in waits.pairs.prefix(recordedPairLimit) {
       text += line(
         "  \(pair.operation?.name ?? "not recorded") x \(pair.blocker?.name ?? "not recorded")",
@@ -63,7 +68,8 @@ extension CompareReport {
             "waits": .unsigned(pair.waits), "waitSeconds": .number(Double(pair.nanoseconds) / 1e9),
             "falseWaitSeconds": .number(Double(pair.falseNanoseconds) / 1e9),
           ])
-        }),
+        }), "chains": .array(waits.chains.map { ChainReport.document($0) }),
+      "chainCount": .count(waits.chainCount),
     ])
   }
 

@@ -38,6 +38,10 @@ public struct RecordedWaits: Sendable {
   public private(set) var longest: UInt64 = 0
   /// Most time first.
   public private(set) var pairs: [Pair] = []
+  /// Waits by call chain, the `chainLimit` that waited longest; empty where chains are not recorded.
+  public private(set) var chains: [ChainWaits] = []
+  /// How many call chains waited.
+  public private(set) var chainCount = 0
   /// Waits by powers of two of their length, as in `SimulationRun`.
   public private(set) var lengths: [UInt64] = []
   /// How long the recording is.
@@ -64,12 +68,12 @@ public struct RecordedWaits: Sendable {
 
   /// The waits of `recording`; nil if it does not tell (version 1, or made without the tracepoints).
   ///
-  /// - Parameter program: made of the same recording.
-  public init?(_ recording: Recording, _ program: SimulationProgram) {
+  /// - Parameter program: made of the same recording; without it the time that threads wanted to run is not known.
+  public init?(_ recording: Recording, _ program: SimulationProgram? = nil) {
     guard recording.info.eventClasses.contains(.acquisitions) else { return nil }
     acquisitions = recording.acquisitions.count
     runNanoseconds = recording.duration
-    if program.calibration == .full {
+    if let program, program.calibration == .full {
       busyNanoseconds =
         program.runningNanoseconds + program.readyNanoseconds + program.lockWaitNanoseconds
     }
@@ -84,7 +88,10 @@ public struct RecordedWaits: Sendable {
     /// Until when it excludes readers; 0 for a reader.
     var writesUntil: UInt64
     var thread: Int
+    var chain: Int?
   }
+
+  private static let chainLimit = 100
 
   private mutating func add(_ recording: Recording) {
     struct Key: Hashable {
@@ -95,6 +102,8 @@ public struct RecordedWaits: Sendable {
     var histogram = LengthHistogram()
     var active: [Active] = []
     var users = LockUse.Cursors(recording)
+    var tally = ChainWaits.Tally()
+    let hasChains = recording.info.eventClasses.contains(.callChains)
     for acquisition in recording.acquisitions {
       let user = users.use(of: acquisition)
       let now = acquisition.time
@@ -119,7 +128,7 @@ public struct RecordedWaits: Sendable {
             user: user, granted: acquisition.granted, released: released,
             writesUntil: acquisition.isWrite
               ? acquisition.downgradedAfter.map { acquisition.granted + $0 } ?? released : 0,
-            thread: acquisition.thread))
+            thread: acquisition.thread, chain: acquisition.chain))
       }
       guard let ahead, acquisition.isGranted else { continue }
       let isTrue = trueUntil > now
@@ -135,6 +144,12 @@ public struct RecordedWaits: Sendable {
         Wait(
           time: now, nanoseconds: acquisition.waited, address: user.range?.lowerBound,
           isFalse: !isTrue && !isUnknown))
+      if hasChains {
+        tally.add(
+          .init(chain: acquisition.chain, operation: user.operation),
+          behind: .init(chain: ahead.chain, operation: ahead.user.operation), acquisition.waited,
+          falsely: falseTime)
+      }
       let key = Key(operation: user.operation, blocker: ahead.user.operation)
       var pair =
         found[key]
@@ -149,6 +164,8 @@ public struct RecordedWaits: Sendable {
     p50 = min(histogram.quantile(0.5), longest)
     p99 = min(histogram.quantile(0.99), longest)
     lengths = histogram.byPowerOfTwo
+    chains = tally.longest(Self.chainLimit, recording.chains)
+    chainCount = tally.count
     pairs = found.values.sorted {
       ($1.nanoseconds, $0.operation?.rawValue ?? 99, $0.blocker?.rawValue ?? 99)
         < ($0.nanoseconds, $1.operation?.rawValue ?? 99, $1.blocker?.rawValue ?? 99)

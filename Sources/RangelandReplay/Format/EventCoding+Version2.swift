@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The events that version 2 added, as bytes: acquisitions of `mmap_lock` and what the scheduler did.
+// The events that version 2 added, as bytes: acquisitions of `mmap_lock` and what the scheduler did. Version 3 added
+// the call chain of an acquisition.
 //
-// Cost: 6-9 bytes an acquisition, 4-6 a change of the scheduler's.
+// Cost: 7-11 bytes an acquisition, 4-6 a change of the scheduler's.
 
 extension EventCode {
   static let readAcquisition: UInt8 = 52
@@ -34,11 +35,13 @@ extension RecordedScheduling {
 
 extension ByteWriter {
   /// What follows the head of an acquisition.
-  mutating func acquisition(_ acquisition: RecordedAcquisition) {
+  mutating func acquisition(_ acquisition: RecordedAcquisition, version: UInt16) {
     varint(acquisition.waited)
-    guard acquisition.isGranted else { return }
-    varint(acquisition.held.map { $0 + 1 } ?? 0)
-    if acquisition.isWrite { varint(acquisition.downgradedAfter.map { $0 + 1 } ?? 0) }
+    if acquisition.isGranted {
+      varint(acquisition.held.map { $0 + 1 } ?? 0)
+      if acquisition.isWrite { varint(acquisition.downgradedAfter.map { $0 + 1 } ?? 0) }
+    }
+    if version >= 3 { varint(acquisition.chain.map { UInt64($0) + 1 } ?? 0) }
   }
 
   /// What follows the head of a change of the scheduler's.
@@ -53,7 +56,7 @@ extension ByteWriter {
 extension ByteCursor {
   /// Reads what follows the head of an event that version 2 added.
   mutating func eventOfVersion2(
-    _ code: UInt8, isFailed: Bool, thread: Int, time: UInt64, threads: Int
+    _ code: UInt8, isFailed: Bool, thread: Int, time: UInt64, threads: Int, version: UInt16
   ) throws(Malformed) -> RecordedEvent {
     switch code {
     case EventCode.readAcquisition, EventCode.writeAcquisition:
@@ -65,6 +68,10 @@ extension ByteCursor {
       if !isFailed {
         acquisition.held = try optionalDuration("a hold")
         if isWrite { acquisition.downgradedAfter = try optionalDuration("a hold") }
+      }
+      if version >= 3 {
+        let chain = try varint(atMost: Int(UInt32.max) - 1, "a call chain")
+        if chain > 0 { acquisition.chain = chain - 1 }
       }
       return .acquisition(acquisition)
     case EventCode.switchedOut where !isFailed:

@@ -71,7 +71,8 @@ struct EventCodingState {
 extension ByteWriter {
   /// Writes `event`, whose time is not before `state.time`.
   mutating func event(
-    _ event: RecordedEvent, state: inout EventCodingState, names: inout [String: Int]
+    _ event: RecordedEvent, state: inout EventCodingState, names: inout [String: Int],
+    version: UInt16 = RecordingLayout.version
   ) {
     let elapsed = event.time - state.time
     state.time = event.time
@@ -94,7 +95,7 @@ extension ByteWriter {
       head(EventCode.end, thread, elapsed, &state)
     case .acquisition(let made):
       head(made.eventCode, made.thread, elapsed, &state)
-      acquisition(made)
+      acquisition(made, version: version)
     case .scheduling(let change):
       head(change.eventCode, change.thread, elapsed, &state)
       scheduling(change)
@@ -182,7 +183,8 @@ extension ByteCursor {
           fromKernel: code == EventCode.kernelFault))
     case EventCode.ofVersion2 where version >= 2:
       return try eventOfVersion2(
-        code, isFailed: isFailed, thread: thread, time: time, threads: state.faultAddress.count)
+        code, isFailed: isFailed, thread: thread, time: time, threads: state.faultAddress.count,
+        version: version)
     default:
       guard let kind = CallKind(rawValue: code) else {
         throw .corrupted("an event of the unknown kind \(code)")

@@ -25,7 +25,7 @@ struct EventValidator: Sendable {
   var threadCount: Int { threads.count }
 
   /// Throws what is impossible about `event`, which follows those checked before.
-  mutating func check(_ event: RecordedEvent, files: Int) throws(Malformed) {
+  mutating func check(_ event: RecordedEvent, files: Int, chains: Int) throws(Malformed) {
     guard event.time >= lastTime else {
       throw .impossible(
         "out of order: at \(event.time) ns, after an event at \(lastTime) ns")
@@ -62,6 +62,9 @@ struct EventValidator: Sendable {
       }
     case .acquisition(let acquisition):
       try checkAlive(acquisition.thread)
+      if let chain = acquisition.chain, chain >= chains {
+        throw .impossible("call chain \(chain) of \(chains)")
+      }
       try check(acquisition)
     case .scheduling(let scheduling):
       try checkAlive(scheduling.thread)

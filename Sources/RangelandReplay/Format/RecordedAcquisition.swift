@@ -20,32 +20,59 @@ public struct RecordedAcquisition: Equatable, Sendable {
   public var waited: UInt64
   private var heldWord: UInt64
   private var downgradedWord: UInt64
-  private var threadNumber: UInt32
-  /// Asked for as a writer; else as a reader.
-  public var isWrite: Bool
-  /// Whether the lock was given. A try that failed, and a wait that a fatal signal ended, are false.
-  public var isGranted: Bool
+  /// The thread's number, and above it the two bits below.
+  private var threadWord: UInt32
+  /// The chain's number plus 1, or 0.
+  private var chainWord: UInt32 = 0
+
+  private static let writeBit: UInt32 = 1 << 31
+  private static let grantedBit: UInt32 = 1 << 30
 
   /// An acquisition by `thread`.
   ///
-  /// - Precondition: `thread` is in `0..<2^32`.
+  /// - Precondition: `thread` is in `0..<2^30`.
   public init(
     thread: Int, time: UInt64, waited: UInt64, held: UInt64?, isWrite: Bool, isGranted: Bool = true,
-    downgradedAfter: UInt64? = nil
+    downgradedAfter: UInt64? = nil, chain: Int? = nil
   ) {
-    threadNumber = UInt32(thread)
+    threadWord = 0
     self.time = time
     self.waited = waited
     heldWord = held ?? Self.unknown
     downgradedWord = downgradedAfter ?? Self.unknown
+    self.thread = thread
     self.isWrite = isWrite
     self.isGranted = isGranted
+    self.chain = chain
   }
 
-  /// The thread's number.
+  /// The thread's number, below 2^30.
   public var thread: Int {
-    get { Int(threadNumber) }
-    set { threadNumber = UInt32(newValue) }
+    get { Int(threadWord & (Self.grantedBit - 1)) }
+    set {
+      precondition((0..<Int(Self.grantedBit)).contains(newValue), "2^30 threads at most")
+      threadWord = threadWord & (Self.writeBit | Self.grantedBit) | UInt32(newValue)
+    }
+  }
+
+  /// Asked for as a writer; else as a reader.
+  public var isWrite: Bool {
+    get { threadWord & Self.writeBit != 0 }
+    set { if newValue { threadWord |= Self.writeBit } else { threadWord &= ~Self.writeBit } }
+  }
+
+  /// Whether the lock was given. A try that failed, and a wait that a fatal signal ended, are false.
+  public var isGranted: Bool {
+    get { threadWord & Self.grantedBit != 0 }
+    set { if newValue { threadWord |= Self.grantedBit } else { threadWord &= ~Self.grantedBit } }
+  }
+
+  /// Where the program asked for it: a number in `Recording.chains`; nil if that is not recorded.
+  ///
+  /// At most 2^32 - 2.
+  public var chain: Int? {
+    get { chainWord == 0 ? nil : Int(chainWord) - 1 }
+    set { chainWord = newValue.map { UInt32($0 + 1) } ?? 0 }
   }
 
   /// For how long it was held; nil if it was still held when the recording ended, and if it was not given.

@@ -31,10 +31,16 @@ public struct RecordingInfo: Equatable, Sendable {
     public static let switches = EventClasses(rawValue: 32)
     /// When threads that waited were made ready.
     public static let wakeUps = EventClasses(rawValue: 64)
-    static let knownToVersion1: EventClasses = [.calls, .userFaults, .kernelFaults, .threads]
-    static let known: EventClasses = [
-      .knownToVersion1, .acquisitions, .switches, .wakeUps,
-    ]
+    /// Through which functions threads came to ask for `mmap_lock`.
+    public static let callChains = EventClasses(rawValue: 128)
+
+    /// What a file of this version of the format may have.
+    static func known(toVersion version: UInt16) -> EventClasses {
+      var known: EventClasses = [.calls, .userFaults, .kernelFaults, .threads]
+      if version >= 2 { known.formUnion([.acquisitions, .switches, .wakeUps]) }
+      if version >= 3 { known.insert(.callChains) }
+      return known
+    }
   }
 
   /// Something that was counted while the recording was made and is not in it.
@@ -116,6 +122,8 @@ public struct Recording: Equatable, Sendable {
   public var files: [String]
   /// The mappings at the start, ascending and disjoint.
   public var initialLayout: [RecordedArea]
+  /// Through which functions threads came to ask for `mmap_lock`; acquisitions refer to them by number.
+  public private(set) var chains: CallChains
   /// By number.
   public private(set) var threads: [RecordedThread] = []
   /// Ordered by `enter`.
@@ -135,11 +143,13 @@ public struct Recording: Equatable, Sendable {
   ///
   /// Throws what is impossible in the layout or the texts, in terms of `name`.
   public init(
-    info: RecordingInfo, files: [String], initialLayout: [RecordedArea], name: String
+    info: RecordingInfo, files: [String], initialLayout: [RecordedArea],
+    chains: CallChains = CallChains(), name: String
   ) throws(RecordingError) {
     self.info = info
     self.files = files
     self.initialLayout = initialLayout
+    self.chains = chains
     do {
       try EventValidator.check(initialLayout, files: files.count)
     } catch {
@@ -188,7 +198,7 @@ public struct Recording: Equatable, Sendable {
 
   /// Notes an event, which has its place in the list of its kind, with its thread.
   private mutating func add(_ event: RecordedEvent, _ counts: inout Counts) throws(Malformed) {
-    try validator.check(event, files: files.count)
+    try validator.check(event, files: files.count, chains: chains.count)
     switch event {
     case .begin(let beginning):
       threads.append(RecordedThread(beginning: beginning, end: nil, steps: []))
@@ -217,7 +227,8 @@ public struct Recording: Equatable, Sendable {
 
   public static func == (left: Recording, right: Recording) -> Bool {
     left.info == right.info && left.files == right.files
-      && left.initialLayout == right.initialLayout && left.threads == right.threads
+      && left.initialLayout == right.initialLayout && left.chains == right.chains
+      && left.threads == right.threads
       && left.calls == right.calls && left.faults == right.faults
       && left.acquisitions == right.acquisitions && left.scheduling == right.scheduling
   }

@@ -11,7 +11,7 @@ enum RecordingLayout {
   /// Not text, not 7-bit clean, and broken by line-end translation.
   static let magic: [UInt8] = [0x89, 0x52, 0x4e, 0x47, 0x4c, 0x0d, 0x0a, 0x1a]
   /// What is written.
-  static let version: UInt16 = 2
+  static let version: UInt16 = 3
   /// What is read.
   static let versions: ClosedRange<UInt16> = 1...version
   static let preludeSize = 16
@@ -27,6 +27,9 @@ enum RecordingLayout {
     case areas = 3
     case events = 4
     case end = 5
+    /// Functions on call chains.
+    case frames = 6
+    case chains = 7
   }
 
   /// The first 16 bytes of a file.
@@ -72,6 +75,9 @@ struct RecordingTotals: Equatable {
   var areas: UInt64 = 0
   var acquisitions: UInt64 = 0
   var scheduling: UInt64 = 0
+  /// Functions on call chains, and chains.
+  var frames: UInt64 = 0
+  var chains: UInt64 = 0
 
   mutating func count(_ event: RecordedEvent) {
     events += 1
@@ -132,6 +138,9 @@ extension ByteWriter {
     guard version >= 2 else { return }
     varint(totals.acquisitions)
     varint(totals.scheduling)
+    guard version >= 3 else { return }
+    varint(totals.frames)
+    varint(totals.chains)
   }
 }
 
@@ -149,7 +158,7 @@ extension ByteCursor {
       throw .corrupted("the layout's origin is \(origin)")
     }
     let classes = RecordingInfo.EventClasses(rawValue: try varint())
-    guard classes.isSubset(of: version == 1 ? .knownToVersion1 : .known) else {
+    guard classes.isSubset(of: .known(toVersion: version)) else {
       throw .corrupted("unknown classes of events (\(classes.rawValue))")
     }
     // Two bytes are the least an omission takes.
@@ -196,6 +205,10 @@ extension ByteCursor {
     if version >= 2 {
       totals.acquisitions = try varint()
       totals.scheduling = try varint()
+    }
+    if version >= 3 {
+      totals.frames = try varint()
+      totals.chains = try varint()
     }
     return totals
   }

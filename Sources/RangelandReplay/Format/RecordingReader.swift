@@ -19,6 +19,7 @@ public struct RecordingReader: ~Copyable {
   public private(set) var info: RecordingInfo
   public private(set) var files: [String] = []
   public private(set) var initialLayout: [RecordedArea] = []
+  public private(set) var chains = CallChains()
 
   /// The version of the format that the file has.
   public private(set) var version = RecordingLayout.version
@@ -80,7 +81,7 @@ public struct RecordingReader: ~Copyable {
     let event: RecordedEvent
     do {
       event = try cursor.event(version: version, state: &state, names: &names)
-      try validator.check(event, files: files.count)
+      try validator.check(event, files: files.count, chains: chains.count)
     } catch {
       throw RecordingError(
         error.kind, file: file, at: .event(totals.events), error.reason,
@@ -163,17 +164,25 @@ public struct RecordingReader: ~Copyable {
       do {
         switch kind {
         case .files:
-          guard initialLayout.isEmpty else { throw Malformed.corrupted("files after mappings") }
+          guard initialLayout.isEmpty, chains.frames.isEmpty else {
+            throw Malformed.corrupted("files after mappings or functions")
+          }
           for _ in 0..<items { files.append(try cursor.text("a file name")) }
         case .areas:
+          guard chains.frames.isEmpty else {
+            throw Malformed.corrupted("mappings after functions")
+          }
           for _ in 0..<items {
             initialLayout.append(try cursor.area(after: end))
             end = initialLayout[initialLayout.count - 1].end
           }
+        case .frames, .chains: try readChains(kind)
         case .events, .end:
           try EventValidator.check(initialLayout, files: files.count)
           totals.files = UInt64(files.count)
           totals.areas = UInt64(initialLayout.count)
+          totals.frames = UInt64(chains.frames.count)
+          totals.chains = UInt64(chains.count)
         case .info: throw Malformed.corrupted("the recording describes itself twice")
         }
       } catch let error as Malformed {
@@ -185,6 +194,21 @@ public struct RecordingReader: ~Copyable {
       case .events: return try beginEvents()
       case .end: return try readEnd()
       default: try finishBlock()
+      }
+    }
+  }
+
+  /// A block of functions or of chains of them.
+  private mutating func readChains(_ kind: RecordingLayout.BlockKind) throws(Malformed) {
+    guard version >= 3 else {
+      throw .corrupted("a block of version 3 in one of version \(version)")
+    }
+    if kind == .frames {
+      guard chains.isEmpty else { throw .corrupted("functions after call chains") }
+      for _ in 0..<items { chains.append(try cursor.frame()) }
+    } else {
+      for _ in 0..<items {
+        chains.append(chain: try cursor.chain(frames: chains.frames.count))
       }
     }
   }
@@ -214,8 +238,9 @@ public struct RecordingReader: ~Copyable {
     try finishBlock()
     guard stored == totals else {
       throw corrupted(
-        "the end marker counts \(stored.events) events, \(stored.files) files and \(stored.areas) "
-          + "mappings, but \(totals.events), \(totals.files) and \(totals.areas) were there")
+        "the end marker counts \(stored.events) events, \(stored.files) files, \(stored.areas) mappings "
+          + "and \(stored.chains) call chains, but \(totals.events), \(totals.files), \(totals.areas) and "
+          + "\(totals.chains) were there")
     }
     let rest = input.offset
     guard try input.read(upTo: 1).isEmpty else {
@@ -266,7 +291,7 @@ extension Recording {
     var reader = source
     try self.init(
       info: reader.info, files: reader.files, initialLayout: reader.initialLayout,
-      name: reader.file)
+      chains: reader.chains, name: reader.file)
     while let event = try reader.next() {
       do {
         try append(event)

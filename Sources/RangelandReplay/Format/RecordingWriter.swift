@@ -23,17 +23,19 @@ public struct RecordingWriter: ~Copyable {
   ///
   /// Throws when the folder cannot be written or a table is impossible.
   public init(
-    path: String, info: RecordingInfo, files: [String], initialLayout: [RecordedArea]
+    path: String, info: RecordingInfo, files: [String], initialLayout: [RecordedArea],
+    chains: CallChains = CallChains()
   ) throws(RecordingError) {
-    try self.init(OutputFile(path: path), info, files, initialLayout)
+    try self.init(OutputFile(path: path), info, files, initialLayout, chains)
   }
 
   private init(
     _ file: consuming OutputFile, _ info: RecordingInfo, _ files: [String],
-    _ initialLayout: [RecordedArea]
+    _ initialLayout: [RecordedArea], _ chains: CallChains
   ) throws(RecordingError) {
     output = file
     try writeTables(info, files, initialLayout)
+    try writeChains(chains)
   }
 
   private mutating func writeTables(
@@ -72,10 +74,27 @@ public struct RecordingWriter: ~Copyable {
     totals.areas = UInt64(initialLayout.count)
   }
 
+  private mutating func writeChains(_ chains: CallChains) throws(RecordingError) {
+    for frame in chains.frames {
+      payload.frame(frame)
+      items += 1
+      try flushIfLarge(.frames)
+    }
+    try flush(.frames, items: items)
+    for index in 0..<chains.count {
+      payload.chain(chains.frameNumbers(index))
+      items += 1
+      try flushIfLarge(.chains)
+    }
+    try flush(.chains, items: items)
+    totals.frames = UInt64(chains.frames.count)
+    totals.chains = UInt64(chains.count)
+  }
+
   /// Adds the next event; throws when it cannot follow those before it or the disk is full.
   public mutating func append(_ event: RecordedEvent) throws(RecordingError) {
     do {
-      try validator.check(event, files: Int(totals.files))
+      try validator.check(event, files: Int(totals.files), chains: Int(totals.chains))
     } catch {
       throw RecordingError(
         error.kind, file: output.path, at: .event(totals.events), error.reason,
@@ -143,7 +162,7 @@ extension Recording {
   /// Writes the recording to `path`, whole or not at all.
   public func write(to path: String) throws(RecordingError) {
     var writer = try RecordingWriter(
-      path: path, info: info, files: files, initialLayout: initialLayout)
+      path: path, info: info, files: files, initialLayout: initialLayout, chains: chains)
     try forEachEvent { (event) throws(RecordingError) in try writer.append(event) }
     try writer.finish()
   }

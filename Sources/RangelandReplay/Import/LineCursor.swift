@@ -100,20 +100,25 @@ struct LineCursor {
   /// A number written `0x...`, of at most 64 bits.
   mutating func hexadecimal() -> UInt64? {
     let start = offset
-    guard skip("0x") else { return nil }
-    let digits = offset
+    guard skip("0x"), let value = bareHexadecimal() else {
+      offset = start
+      return nil
+    }
+    return value
+  }
+
+  /// Hexadecimal digits without `0x`, of at most 64 bits.
+  mutating func bareHexadecimal() -> UInt64? {
+    let start = offset
     var value: UInt64 = 0
-    while offset < count {
+    digits: while offset < count {
       let byte = base[offset]
       let digit: UInt8
       switch byte {
       case 0x30...0x39: digit = byte - 0x30
       case 0x61...0x66: digit = byte - 0x61 + 10
       case 0x41...0x46: digit = byte - 0x41 + 10
-      default:
-        if offset > digits { return value }
-        offset = start
-        return nil
+      default: break digits
       }
       if value >> 60 != 0 {
         offset = start
@@ -122,11 +127,7 @@ struct LineCursor {
       value = value << 4 | UInt64(digit)
       offset += 1
     }
-    if offset == digits {
-      offset = start
-      return nil
-    }
-    return value
+    return offset == start ? nil : value
   }
 
   /// A number as perf prints it: hexadecimal with `0x`, or decimal; a space, comma or the end

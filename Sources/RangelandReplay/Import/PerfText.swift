@@ -42,9 +42,10 @@ struct TextEvent: BitwiseCopyable {
     var isOfScheduler: Bool { self == .switchedOut || self == .switchedIn || self == .woken }
   }
 
-  /// Bits of a lock's `payload`.
+  /// Bits of a lock's `payload`; above them stands the number of its call chain plus 1, or 0.
   static let lockOfWriter = 1
   static let lockGranted = 2
+  static let lockChainShift = 2
 
   var time: UInt64
   /// Running number: the order among equal times.
@@ -85,6 +86,8 @@ struct PerfText {
   var skipped: [String: UInt64] = [:]
   /// The tool that printed the text.
   var source = "perf script"
+  /// Call chains of locks.
+  var chains = CallChainBuilder()
   /// Faults at addresses that no mapping can have (the kernel's half, the vsyscall page).
   var faultsOutside: UInt64 = 0
 

@@ -32,6 +32,7 @@ extension PerfTextParser {
       if isGranted { payload |= TextEvent.lockGranted }
     }
     add(kind, head, payload: payload, value: space)
+    if kind != .lockReleased { chain.owner = text.events.count - 1 }
   }
 
   private static func truth(past prefix: StaticString, _ cursor: inout LineCursor) -> Bool? {

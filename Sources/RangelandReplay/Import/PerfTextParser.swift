@@ -5,7 +5,7 @@
 // Guarantee: a line is understood, known to be of no interest and counted, or an error that says
 // what was expected; nothing is guessed.
 // Accepts: lines with or without a command name, a processor, and a process id; times in micro- or
-// nanoseconds; with or without PERF_RECORD and scheduler lines.
+// nanoseconds; with or without PERF_RECORD and scheduler lines; call chains below any of them.
 // Cost: one pass over the bytes; no string per field.
 
 import Glibc
@@ -16,13 +16,16 @@ struct LineProblem: Error {
 }
 
 struct PerfTextParser {
-  private(set) var text = PerfText()
+  var text = PerfText()
+  /// The call chain at hand.
+  var chain = ChainDraft()
   /// The name on the line before, to save the look-up for runs of one thread.
   private var lastName: [UInt8] = []
   private var lastNameIndex: Int32 = -1
 
   /// Ends the parsing and gives its result, sorted by time.
   consuming func finish() -> PerfText {
+    finishChain()
     text.sort()
     return text
   }
@@ -40,9 +43,12 @@ struct PerfTextParser {
   mutating func line(_ bytes: UnsafeBufferPointer<UInt8>) throws(LineProblem) {
     text.lines += 1
     var cursor = LineCursor(bytes)
+    let isIndented = cursor.peek == 0x09
     cursor.skipSpaces()
     // Blank lines and perf's comments.
     if cursor.isAtEnd || cursor.peek == 0x23 || cursor.peek == 0x0d { return }
+    if isIndented { return try frame(&cursor) }
+    finishChain()
     let head = try head(&cursor)
     cursor.skipSpaces()
     if cursor.skip("exceptions:page_fault_user:") {

@@ -34,9 +34,11 @@ extension ProcessBuilder {
       calls[index].exit -= origin
     }
     calls.sort { ($0.enter, $0.exit, $0.thread) < ($1.enter, $1.exit, $1.thread) }
-    let acquisitions = ownAcquisitions(numbers, origin)
+    var acquisitions = ownAcquisitions(numbers, origin)
     self.acquisitions = []
     acquisitionSpaces = []
+    let chains = ownChains(&acquisitions)
+    text.chains = CallChainBuilder()
     let scheduling = orderedScheduling(numbers, origin)
     self.scheduling = []
     var faults = self.faults
@@ -57,7 +59,7 @@ extension ProcessBuilder {
       omissions: omissions.sorted { $0.key < $1.key }.map { .init(name: $0.key, count: $0.value) },
       machine: options.machine)
     var recording = try Recording(
-      info: info, files: files, initialLayout: initial, name: name)
+      info: info, files: files, initialLayout: initial, chains: chains, name: name)
     let ends = order.enumerated().compactMap { number, draft in
       threads[draft].end.map { _ in (thread: number, time: threads[draft].last - origin) }
     }
@@ -88,6 +90,21 @@ extension ProcessBuilder {
     }
     result.sort { ($0.time, $0.thread, $0.waited) < ($1.time, $1.thread, $1.waited) }
     return result
+  }
+
+  /// The chains of `acquisitions`, which refer to them by their new numbers from now on.
+  private mutating func ownChains(_ acquisitions: inout [RecordedAcquisition]) -> CallChains {
+    var isUsed = [Bool](repeating: false, count: text.chains.chains.count)
+    for acquisition in acquisitions {
+      if let chain = acquisition.chain { isUsed[chain] = true }
+    }
+    guard isUsed.contains(true) else { return CallChains() }
+    classes.insert(.callChains)
+    let (chains, newNumbers) = CallChainBuilder.keeping(isUsed, of: text.chains.chains)
+    for index in acquisitions.indices {
+      if let chain = acquisitions[index].chain { acquisitions[index].chain = newNumbers[chain] }
+    }
+    return chains
   }
 
   private func orderedScheduling(_ numbers: [Int], _ origin: UInt64) -> [RecordedScheduling] {

@@ -13,6 +13,22 @@ struct LockDraft {
   var granted: UInt64?
   var downgraded: UInt64?
   var isWrite: Bool
+  /// The text's number of its call chain.
+  var chain: Int?
+
+  /// Asked for, or met, in `event`.
+  init(_ event: TextEvent, granted: UInt64? = nil, isWrite: Bool) {
+    space = event.value
+    time = event.time
+    self.granted = granted
+    self.isWrite = isWrite
+    chain = Self.chain(of: event)
+  }
+
+  static func chain(of event: TextEvent) -> Int? {
+    let number = event.payload >> TextEvent.lockChainShift
+    return number == 0 ? nil : number - 1
+  }
 }
 
 /// What is known of a thread's place.
@@ -41,8 +57,7 @@ extension ProcessBuilder {
           threads[thread].locks[index].granted == nil ? "waits without an end" : Self.lostRelease)
         threads[thread].locks.remove(at: index)
       }
-      threads[thread].locks.append(
-        LockDraft(space: event.value, time: event.time, isWrite: isWrite))
+      threads[thread].locks.append(LockDraft(event, isWrite: isWrite))
     case .lockReturned:
       returned(event, thread, index, isWrite)
     default:
@@ -60,11 +75,13 @@ extension ProcessBuilder {
     let isGranted = event.payload & TextEvent.lockGranted != 0
     guard let index else {
       // A try, of which some kernels tell the result only.
-      let draft = LockDraft(
-        space: event.value, time: event.time, granted: isGranted ? event.time : nil,
-        isWrite: isWrite)
+      let draft = LockDraft(event, granted: isGranted ? event.time : nil, isWrite: isWrite)
       if isGranted { threads[thread].locks.append(draft) } else { refuse(draft, thread, event) }
       return
+    }
+    // The chain may stand below either line.
+    if threads[thread].locks[index].chain == nil {
+      threads[thread].locks[index].chain = LockDraft.chain(of: event)
     }
     let draft = threads[thread].locks[index]
     switch (draft.granted, isGranted) {
@@ -76,9 +93,7 @@ extension ProcessBuilder {
       omit(Self.lostRelease)
       threads[thread].locks.remove(at: index)
       if isGranted {
-        threads[thread].locks.append(
-          LockDraft(
-            space: event.value, time: event.time, granted: event.time, isWrite: isWrite))
+        threads[thread].locks.append(LockDraft(event, granted: event.time, isWrite: isWrite))
       }
     }
   }
@@ -87,7 +102,7 @@ extension ProcessBuilder {
     add(
       RecordedAcquisition(
         thread: thread, time: draft.time, waited: event.time - draft.time, held: nil,
-        isWrite: draft.isWrite, isGranted: false), draft.space)
+        isWrite: draft.isWrite, isGranted: false, chain: draft.chain), draft.space)
   }
 
   private mutating func finish(_ draft: LockDraft, _ thread: Int, released: UInt64?) {
@@ -96,7 +111,7 @@ extension ProcessBuilder {
       RecordedAcquisition(
         thread: thread, time: draft.time, waited: granted - draft.time,
         held: released.map { $0 - granted }, isWrite: draft.isWrite,
-        downgradedAfter: draft.downgraded.map { $0 - granted }), draft.space)
+        downgradedAfter: draft.downgraded.map { $0 - granted }, chain: draft.chain), draft.space)
   }
 
   /// Ends what is open when the text ends.

@@ -68,23 +68,6 @@ struct ProcessMaps: Sendable {
   }
 }
 
-extension LineCursor {
-  /// Hexadecimal digits without `0x`, of at most 64 bits.
-  mutating func bareHexadecimal() -> UInt64? {
-    let start = offset
-    var value: UInt64 = 0
-    while let byte = peek, let digit = Character(UnicodeScalar(byte)).hexDigitValue {
-      guard value >> 60 == 0 else {
-        move(to: start)
-        return nil
-      }
-      value = value << 4 | UInt64(digit)
-      move(to: offset + 1)
-    }
-    return offset == start ? nil : value
-  }
-}
-
 extension PerfText {
   /// Takes `maps` for the mappings at the start: what perf tells of them is left out, since it passes over what cannot
   /// be read, and so is what the program did before.

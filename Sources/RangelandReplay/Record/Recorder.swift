@@ -23,12 +23,18 @@ public struct RecordOptions: Sendable {
   public var target: Target
   /// Which tool; nil: perf, or strace where perf cannot record.
   public var tool: RecordingTool?
+  /// Whether to record through which functions threads come to ask for `mmap_lock`, and how; with perf only.
+  public var callChains: CallChainMethod?
   /// For those who look at the recording later.
   public var note: String
 
-  public init(_ target: Target, tool: RecordingTool? = nil, note: String = "") {
+  public init(
+    _ target: Target, tool: RecordingTool? = nil, callChains: CallChainMethod? = nil,
+    note: String = ""
+  ) {
     self.target = target
     self.tool = tool
+    self.callChains = callChains
     self.note = note
   }
 }
@@ -71,6 +77,11 @@ struct Recorder {
         missing.append("recording with strace, since \(problem.reason); \(problem.advice)")
       }
       missing.append(Tracing.straceLacks)
+    }
+    if options.callChains != nil, tool == .strace || !tracing.events.contains(Tracing.chainEvent) {
+      missing.append(
+        "call chains are not recorded: they stand at waits for mmap_lock, of which perf tells where the kernel does"
+      )
     }
     try checkTarget()
   }
@@ -168,9 +179,10 @@ struct Recorder {
     let scratch = try ScratchFolder()
     let data = scratch.path + "/perf.data"
     var arguments = [
-      "perf", "record", "-q", "-o", data, "-c", "1", "-m", "2048", "-d", "-k", "mono",
-      "--switch-events", "--no-buildid", "--no-buildid-cache", "-e",
-      tracing.events.joined(separator: ","),
+      "perf", "record", "-q", "-o", data, "-c", "1", "-m",
+      String(bufferPages), "-d", "-k", "mono", "--switch-events",
+      "--no-buildid", "--no-buildid-cache", "-e",
+      tracing.events(options.callChains).joined(separator: ","),
     ]
     let ending: ProgramEnding
     var maps: ProcessMaps?
@@ -201,6 +213,16 @@ struct Recorder {
     }
     let (recording, text) = try importPerf(data, maps, poll)
     return (recording, report(ending, text))
+  }
+
+  /// Pages of perf's buffer of each processor: more for copies of stacks, of all processors 1 GiB at most.
+  private var bufferPages: Int {
+    guard options.callChains == .dwarf else { return 2048 }
+    var pages = 16384
+    while pages > 2048, pages * max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN))) > 1 << 18 {
+      pages /= 2
+    }
+    return pages
   }
 
   /// Waits for perf's word that it records; throws when it ends instead.
@@ -236,9 +258,10 @@ struct Recorder {
     defer { close(nowhere) }
     let script = try ChildProcess(
       KernelHelper.guarding([
-        "perf", "script", "-i", data, "--ns", "--show-mmap-events", "--show-task-events",
-        "--show-lost-events", "--show-switch-events", "-F",
-        "comm,pid,tid,cpu,time,event,trace",
+        // Without --no-inline perf starts addr2line for each function.
+        "perf", "script", "-i", data, "--ns", "--no-inline", "--show-mmap-events",
+        "--show-task-events", "--show-lost-events", "--show-switch-events", "-F",
+        "comm,pid,tid,cpu,time,event,trace" + (options.callChains == nil ? "" : ",ip,sym,dso"),
       ]), descriptors: [(output.writer, 1), (nowhere, 2)])
     output.closeWriter()
     let input = InputBytes(descriptor: output.reading, name: "perf script")

@@ -12,6 +12,15 @@ public enum RecordingTool: String, Sendable, CaseIterable {
   case strace
 }
 
+/// How perf follows a thread's stack; the names are perf's.
+public enum CallChainMethod: String, Sendable, CaseIterable {
+  /// Along frame pointers: cheap. A chain ends at the first function without one, which in most distributions is the C
+  /// library's.
+  case fp
+  /// By the tables for exceptions, which nearly all programs have: 8 KiB of the stack are kept at each acquisition.
+  case dwarf
+}
+
 struct Tracing {
   static let calls: [String] = CallKind.allCases.map(\.name)
 
@@ -95,6 +104,17 @@ struct Tracing {
           "run it as root (sudo), or give perf CAP_PERFMON"
         )
       }
+    }
+  }
+
+  /// The event at which chains are taken: before the wait, so that nobody else waits longer for it.
+  static let chainEvent = "mmap_lock:mmap_lock_start_locking"
+
+  /// perf's list of events, with call chains where they are asked for.
+  func events(_ callChains: CallChainMethod?) -> [String] {
+    guard let callChains else { return events }
+    return events.map {
+      $0 == Self.chainEvent ? "\($0)/call-graph=\(callChains.rawValue)/" : $0
     }
   }
 

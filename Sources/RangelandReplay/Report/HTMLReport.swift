@@ -101,7 +101,7 @@ public enum HTMLReport {
             ? "0 %" : Verdict.percent(Double(pair.falseNanoseconds) / Double(pair.nanoseconds)),
         ]
       }, texts: 2)
-    return text
+    return text + chains(waits)
   }
 
   private static func simulated(_ report: RecordingReport) -> String {

@@ -14,6 +14,7 @@ enum HTMLStyle {
     h1{font-size:1.6rem;margin:0 0 12px;line-height:1.2}
     h2{font-size:1.25rem;margin:32px 0 4px;padding-top:16px;border-top:1px solid var(--line);overflow-wrap:anywhere}
     h3{font-size:1.05rem;margin:28px 0 8px}
+    h4{font-size:.95rem;margin:20px 0 6px}
     .soft,footer,figcaption{color:var(--soft)}
     figcaption,footer{font-size:.875rem}
     footer{margin-top:40px;border-top:1px solid var(--line);padding-top:12px}
@@ -41,6 +42,10 @@ enum HTMLStyle {
     pre{overflow-x:auto;font-size:.8rem;background:var(--card);border:1px solid var(--line);border-radius:6px;padding:10px}
     details{margin:16px 0}
     summary{cursor:pointer}
+    .chains{padding-left:28px;font-size:.9rem}
+    .chains details{margin:6px 0}
+    .chains pre{margin:6px 0}
+    .chains code{overflow-wrap:anywhere}
     svg text{fill:var(--ink);font:12px system-ui,sans-serif;paint-order:stroke;stroke:var(--card);stroke-width:3px}
     svg .soft{fill:var(--soft)}
     svg .mono{font:10.5px ui-monospace,monospace;fill:var(--soft)}

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The call chains of a recording: through which functions a thread came to ask for `mmap_lock`.
+//
+// Guarantee: a chain has at least one frame. An import puts each chain, and each function, into the table once.
+// Cost: a chain 8 bytes and 4 more a frame; every function once.
+
+/// Chains of functions, each numbered from 0.
+public struct CallChains: Equatable, Sendable {
+  /// One function on a chain.
+  public struct Frame: Hashable, Sendable {
+    /// Its name; `[unknown]` where there is no symbol.
+    public var function: String
+    /// The program, library or kernel module that it is in, without folders.
+    public var module: String
+    /// Whether it is the kernel's.
+    public var isKernel: Bool
+
+    public init(function: String, module: String, isKernel: Bool) {
+      self.function = function
+      self.module = module
+      self.isKernel = isKernel
+    }
+  }
+
+  /// Every function that is on a chain.
+  public private(set) var frames: [Frame] = []
+  /// The numbers of the frames of all chains, one chain after the other.
+  private var numbers: [UInt32] = []
+  /// Where each chain ends in `numbers`.
+  private var ends: [Int] = []
+
+  public init() {}
+
+  /// How many chains there are.
+  public var count: Int { ends.count }
+  public var isEmpty: Bool { ends.isEmpty }
+
+  /// The functions of chain `index`, the innermost first.
+  public func chain(_ index: Int) -> [Frame] { frameNumbers(index).map { frames[Int($0)] } }
+
+  /// The same, as indices into `frames`.
+  func frameNumbers(_ index: Int) -> ArraySlice<UInt32> {
+    numbers[(index == 0 ? 0 : ends[index - 1])..<ends[index]]
+  }
+
+  /// Adds a function.
+  mutating func append(_ frame: Frame) { frames.append(frame) }
+
+  /// Adds a chain, which is not empty, of frames that are there.
+  mutating func append(chain: some Collection<UInt32>) {
+    numbers.append(contentsOf: chain)
+    ends.append(numbers.count)
+  }
+
+  public static func == (left: CallChains, right: CallChains) -> Bool {
+    left.frames == right.frames && left.numbers == right.numbers && left.ends == right.ends
+  }
+}
+
+/// Makes a table of chains that are met again and again.
+struct CallChainBuilder {
+  private(set) var chains = CallChains()
+  private var frameNumbers: [CallChains.Frame: UInt32] = [:]
+  private var chainNumbers: [[UInt32]: Int] = [:]
+
+  /// The number of a frame, which may be new.
+  mutating func frame(_ frame: CallChains.Frame) -> UInt32 {
+    if let number = frameNumbers[frame] { return number }
+    let number = UInt32(chains.frames.count)
+    chains.append(frame)
+    frameNumbers[frame] = number
+    return number
+  }
+
+  /// The number of the chain of these frames, innermost first; nil if there are none.
+  mutating func chain(_ frames: [UInt32]) -> Int? {
+    if frames.isEmpty { return nil }
+    if let number = chainNumbers[frames] { return number }
+    let number = chains.count
+    chains.append(chain: frames)
+    chainNumbers[frames] = number
+    return number
+  }
+
+  /// Those of `all` that `isUsed` names, and the new number of each, nil for those left out.
+  static func keeping(
+    _ isUsed: [Bool], of all: CallChains
+  ) -> (chains: CallChains, numbers: [Int?]) {
+    var builder = CallChainBuilder()
+    let numbers = isUsed.indices.map { index -> Int? in
+      guard isUsed[index] else { return nil }
+      return builder.chain(all.chain(index).map { builder.frame($0) })
+    }
+    return (builder.chains, numbers)
+  }
+}

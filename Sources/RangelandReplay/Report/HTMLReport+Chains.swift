@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The call chains of a page's waits.
+
+import Rangeland
+
+extension HTMLReport {
+  /// Chains that a page shows.
+  private static let chainLimit = 10
+
+  /// The chains that waited longest: a line each, which opens to all functions and what was ahead.
+  static func chains(_ waits: RecordedWaits) -> String {
+    if waits.chains.isEmpty { return "" }
+    let shown = waits.chains.prefix(chainLimit)
+    var text =
+      "<h4>Call chains that waited longest, \(shown.count) of \(waits.chainCount)</h4>\n<ol class=\"chains\">\n"
+    for chain in shown {
+      let line = CallChains.line(chain.frames, withKernel: chain.operation == nil)
+      text +=
+        "<li><details><summary>\(name(chain.operation)): <b>\(Verdict.seconds(chain.nanoseconds))</b> in "
+        + "\(chain.waits) \(chain.waits == 1 ? "wait" : "waits"), <code>\(line.escaped)</code></summary>\n"
+        + "<p class=\"soft\">\(share(chain.falseNanoseconds, of: chain.nanoseconds)) of it false, the longest "
+        + "\(Verdict.seconds(chain.longest)).</p>\n" + functions(chain.frames)
+      for blocker in chain.blockers {
+        text +=
+          "<p>\(share(blocker.nanoseconds, of: chain.nanoseconds)) behind \(name(blocker.operation)):</p>\n"
+          + functions(blocker.frames)
+      }
+      text += "</details></li>\n"
+    }
+    return text + "</ol>\n"
+  }
+
+  private static func name(_ operation: OperationKind?) -> String {
+    operation?.name ?? "not recorded"
+  }
+
+  private static func share(_ part: UInt64, of whole: UInt64) -> String {
+    whole == 0 ? "0 %" : Verdict.percent(Double(part) / Double(whole))
+  }
+
+  private static func functions(_ frames: [CallChains.Frame]) -> String {
+    if frames.isEmpty { return "<pre>no call chain</pre>\n" }
+    let lines = CallChains.telling(frames).map { frame in
+      frame.function + (frame.module.isEmpty ? "" : " (\(frame.module))")
+    }
+    return "<pre>\(lines.joined(separator: "\n").escaped)</pre>\n"
+  }
+}
