@@ -87,6 +87,24 @@ let someChains: CallChains = {
     #expect(isSame)
   }
 
+  @Test(arguments: [true, false])
+  func `an event that is told with and without its chain is one`(_ isChainFirst: Bool) throws {
+    let chain = "\n\t1000 asked (/bin/app)\n"
+    let recording = try imported(
+      """
+      a 5/5 [000] 1.000001000: exceptions:page_fault_user: address=0x402000 ip=0x4 error_code=0x4
+      a 5/5 [000] 1.000001010: mmap_lock:mmap_lock_start_locking: \(Self.lock)\(isChainFirst ? chain : "")
+      a 5/5 [000] 1.000002010: mmap_lock:mmap_lock_start_locking: \(Self.lock)\(isChainFirst ? "" : chain)
+      a 5/5 [000] 1.000002020: mmap_lock:mmap_lock_acquire_returned: \(Self.lock) success=true
+      a 5/5 [000] 1.000002030: mmap_lock:mmap_lock_released: \(Self.lock)
+      """)
+    #expect(
+      recording.acquisitions == [
+        RecordedAcquisition(thread: 0, time: 1010, waited: 10, held: 10, isWrite: true, chain: 0)
+      ])
+    #expect(recording.info.omissions.isEmpty)
+  }
+
   @Test func `without chains there is no class of them`() throws {
     let recording = try imported(
       Self.text.split(separator: "\n").filter { !$0.hasPrefix("\t") }.joined(separator: "\n"))

@@ -25,6 +25,12 @@ struct LockDraft {
     chain = Self.chain(of: event)
   }
 
+  /// Whether `later` tells of this request once more: the event is recorded twice where call chains are, and the second
+  /// time without, so that taking the chain is no part of the wait (`Tracing.events`).
+  func isSameRequest(as later: LockDraft) -> Bool {
+    granted == nil && isWrite == later.isWrite && (chain == nil) != (later.chain == nil)
+  }
+
   static func chain(of event: TextEvent) -> Int? {
     let number = event.payload >> TextEvent.lockChainShift
     return number == 0 ? nil : number - 1
@@ -52,12 +58,18 @@ extension ProcessBuilder {
     let index = threads[thread].locks.firstIndex { $0.space == event.value }
     switch event.kind {
     case .lockStart:
+      let draft = LockDraft(event, isWrite: isWrite)
+      if let index, threads[thread].locks[index].isSameRequest(as: draft) {
+        threads[thread].locks[index].time = event.time
+        threads[thread].locks[index].chain = draft.chain ?? threads[thread].locks[index].chain
+        return
+      }
       if let index {
         omit(
           threads[thread].locks[index].granted == nil ? "waits without an end" : Self.lostRelease)
         threads[thread].locks.remove(at: index)
       }
-      threads[thread].locks.append(LockDraft(event, isWrite: isWrite))
+      threads[thread].locks.append(draft)
     case .lockReturned:
       returned(event, thread, index, isWrite)
     default:

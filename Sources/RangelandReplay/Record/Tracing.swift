@@ -111,11 +111,12 @@ struct Tracing {
   static let chainEvent = "mmap_lock:mmap_lock_start_locking"
 
   /// perf's list of events, with call chains where they are asked for.
+  ///
+  /// The event with a chain comes last, and beside the one without: the kernel goes through the events of a tracepoint from
+  /// the last to the first. So the time without a chain is taken when the chain has been, and the wait begins there.
   func events(_ callChains: CallChainMethod?) -> [String] {
-    guard let callChains else { return events }
-    return events.map {
-      $0 == Self.chainEvent ? "\($0)/call-graph=\(callChains.rawValue)/" : $0
-    }
+    guard let callChains, events.contains(Self.chainEvent) else { return events }
+    return events + ["\(Self.chainEvent)/call-graph=\(callChains.rawValue)/"]
   }
 
   /// What strace is told to trace; a question mark: if this strace knows it.
