@@ -27,6 +27,9 @@ struct arena {
   size_t used, usable;
 };
 
+// As if the allocator were a library, whose functions are not made part of their callers: call chains show them.
+#define of_library __attribute__((noinline))
+
 static atomic_int next_task;
 static int tasks;
 static int keeps;
@@ -43,7 +46,7 @@ static void reserve(struct arena *arena) {
   arena->used = arena->usable = 0;
 }
 
-static unsigned char *take(struct arena *arena, size_t bytes) {
+of_library static unsigned char *take(struct arena *arena, size_t bytes) {
   while (arena->used + bytes > arena->usable) {
     if (mprotect(arena->base + arena->usable, grow_bytes, PROT_READ | PROT_WRITE) != 0) fail("mprotect");
     arena->usable += grow_bytes;
@@ -53,7 +56,7 @@ static unsigned char *take(struct arena *arena, size_t bytes) {
   return at;
 }
 
-static void trim(struct arena *arena) {
+of_library static void trim(struct arena *arena) {
   arena->used = 0;
   if (keeps) return;
   if (mmap(arena->base, arena->usable, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
@@ -61,7 +64,7 @@ static void trim(struct arena *arena) {
   arena->usable = 0;
 }
 
-static uint64_t task(struct arena *arena, int number) {
+of_library static uint64_t task(struct arena *arena, int number) {
   uint64_t sum = 0;
   for (int i = 0; i < blocks; i++) {
     unsigned char *block = take(arena, block_bytes);

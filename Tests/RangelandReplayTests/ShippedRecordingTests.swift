@@ -27,7 +27,10 @@ import Testing
   @Test func `the shipped recording tells nothing of the machine's folders`() throws {
     let recording = try Recording(path: ShippedRecordings.path())
     #expect(!recording.files.isEmpty)
-    for text in recording.files + recording.threads.map(\.beginning.name) + [recording.info.program]
+    let frames = recording.chains.frames.flatMap { [$0.function, $0.module] }
+    #expect(!frames.isEmpty)
+    for text in recording.files + frames + recording.threads.map(\.beginning.name)
+      + [recording.info.program]
     {
       #expect(!text.contains("/"))
     }

@@ -73,12 +73,12 @@ extension CompareReport {
     ])
   }
 
-  /// Text in lines of at most 100 characters.
-  static func wrapped(_ text: String) -> String {
+  /// Text in lines of at most `width` characters.
+  static func wrapped(_ text: String, width: Int = 100) -> String {
     var lines: [String] = []
     var line = ""
     for word in text.split(separator: " ") {
-      if !line.isEmpty && line.count + 1 + word.count > 100 {
+      if !line.isEmpty && line.count + 1 + word.count > width {
         lines.append(line)
         line = ""
       }

@@ -19,7 +19,7 @@ extension CallChains {
 
   /// The innermost of the program's functions in one line, `munmap < free < main`; the kernel's where there is none of
   /// the program's, or where `withKernel`. Without parameters, and of unknown functions in a row one.
-  public static func line(_ frames: [Frame], withKernel: Bool = false, limit: Int = 8) -> String {
+  public static func line(_ frames: [Frame], withKernel: Bool = false, limit: Int = 6) -> String {
     if frames.isEmpty { return "no call chain" }
     let telling = telling(frames)
     let own = telling.filter { !$0.isKernel }
@@ -36,9 +36,12 @@ extension CallChains {
 }
 
 extension CallChains.Frame {
-  /// The function without the parameters that C++ names have.
+  /// The function without the parameters that C++ names have, and without the version that symbols of libraries have.
   var shortName: String {
-    guard function.last == ")" else { return function }
+    guard function.last == ")" else {
+      let name = function.prefix { $0 != "@" }
+      return name.isEmpty ? function : String(name)
+    }
     var depth = 0
     var index = function.endIndex
     while index > function.startIndex {

@@ -105,6 +105,8 @@ final class KernelReplay {
   private func wait(
     for helper: ChildProcess, in state: Int, _ isCancelled: () -> Bool
   ) throws(KernelReplayError) {
+    // A short replay would be over before the first look below.
+    if isCancelled() { throw .interrupted }
     var done = header.pointee.done
     var lastChange = rl_monotonic_ns()
     while kp_wait(&header.pointee.state, &header.pointee.state_sleepers, UInt32(state), 100)
