@@ -55,6 +55,12 @@ struct SimulateCommand: ParsableCommand {
   @Option(help: ArgumentHelp("How long a thread runs while others are ready.", valueName: "ns"))
   var slice = SimulationSettings().slice
 
+  @Flag(
+    help:
+      "Readers of a semaphore sleep at once, as Linux's since 5.11, where Rangeland's own poll first."
+  )
+  var sleepingReaders = false
+
   @Flag(help: "Print JSON.")
   var json = false
 
@@ -101,6 +107,7 @@ struct SimulateCommand: ParsableCommand {
     settings.wake = wakeTime
     settings.handover = handoverTime
     settings.slice = slice
+    settings.readersSleep = sleepingReaders
     let simulated = try SimulatedRecording(path, settings: settings)
     let wanted = try wantedCores()
     let most = simulated.program.mostCores

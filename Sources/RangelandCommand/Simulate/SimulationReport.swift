@@ -65,6 +65,9 @@ struct SimulationReport {
     text += "a fault without a recorded hold takes \(settings.fault) ns\n"
     text +=
       "passing the lock on: \(settings.handover(program)) ns to a thread that polls, \(settings.wake(program)) ns to one that sleeps\n"
+    if settings.readersSleep {
+      text += "readers of a semaphore sleep at once, as Linux's, and do not poll as Rangeland's\n"
+    }
     if program.strayAcquisitions > 0 {
       text +=
         "\(program.strayAcquisitions) acquisitions belong to no recorded call or fault and are not simulated\n"
@@ -162,7 +165,8 @@ struct SimulationReport {
       "faultNanoseconds": .unsigned(settings.fault),
       "wakeNanoseconds": .unsigned(settings.wake(program)),
       "handoverNanoseconds": .unsigned(settings.handover(program)),
-      "sliceNanoseconds": .unsigned(settings.slice), "runs": .array(runs.map(Self.document)),
+      "sliceNanoseconds": .unsigned(settings.slice),
+      "sleepingReaders": .bool(settings.readersSleep), "runs": .array(runs.map(Self.document)),
     ])
   }
 

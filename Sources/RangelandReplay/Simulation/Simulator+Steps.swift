@@ -151,6 +151,11 @@ extension Simulator {
     if lock.usesRanges {
       state.pointee.phase = .spinning
       schedule(thread, after: Self.pollLimit / 2 &* settings.poll)
+    } else if settings.readersSleep && !step.pointee.writes {
+      state.pointee.phase = .spinning
+      schedule(thread, after: 0)
+      lock.queue(thread)
+      deliver()
     } else {
       // `ReadWriteSemaphore.poll`: as long as polling brought something before.
       let polls = min(Self.pollLimit, 2 &* pollEstimate &+ 10)

@@ -23,6 +23,9 @@ public struct SimulationSettings: Sendable, Equatable {
   public var handover: UInt64?
   /// One poll of the semaphore or the range lock, in nanoseconds.
   public var poll: UInt64 = 20
+  /// Whether readers of a semaphore queue and sleep at once, as Linux's do since 5.11; Rangeland's own poll first, as
+  /// writers do.
+  public var readersSleep = false
   /// What a fault takes whose length is not recorded, in nanoseconds.
   public var fault: UInt64 = 700
 

@@ -102,6 +102,30 @@ private func run(
     #expect(try run(recording, .ranged, cores: 2, settings).waits.waits == 0)
   }
 
+  @Test func `Readers poll first, or sleep at once as Linux's`() throws {
+    let map = CallArguments(0, 4096, 3, 0x22, .max, 0)
+    // A fault asks for the lock when a writer will hold it for 2 us more.
+    let recording = try record(
+      calibrated,
+      [
+        beginning(0, at: 0), beginning(1, at: 0),
+        call(.mmap, map, at: 1000, to: 4000, result: Int64(high)),
+        acquisition(at: 1000, waited: 0, held: 3000, isWrite: true),
+        fault(low, thread: 1, at: 2000),
+        acquisition(thread: 1, at: 2000, waited: 0, held: 500),
+      ])
+    var settings = SimulationSettings()
+    settings.wake = 7000
+    for (sleeps, semaphore) in [(false, 2000), (true, 9000)] as [(Bool, UInt64)] {
+      settings.readersSleep = sleeps
+      let found = try run(recording, .semaphore, cores: 2, settings).waits
+      #expect(found.waits == 1 && found.waitMaxNanoseconds == semaphore, "\(sleeps)")
+      // Of a range lock nothing changes: it has no readers' rule of Linux's.
+      let whole = try run(recording, .wholeRange, cores: 2, settings).waits
+      #expect(whole.waitMaxNanoseconds == 2000)
+    }
+  }
+
   @Test func `A fault under the word of its VMA does not wait for a writer elsewhere`() throws {
     var recording = try Recording(
       info: calibrated, files: [],
