@@ -74,7 +74,7 @@ enum ChainReport {
   }
 
   /// Wrapped text whose first line stands `columns` to the right, and the others further.
-  private static func indented(_ text: String, by columns: Int) -> String {
+  static func indented(_ text: String, by columns: Int) -> String {
     let lines = CompareReport.wrapped(text, width: 96 - columns).split(separator: "\n")
     return lines.enumerated().map { index, line in
       String(repeating: " ", count: columns + (index == 0 ? 0 : 4)) + line + "\n"
@@ -99,7 +99,7 @@ enum ChainReport {
     ])
   }
 
-  private static func document(_ frames: [CallChains.Frame]) -> JSON {
+  static func document(_ frames: [CallChains.Frame]) -> JSON {
     .array(
       frames.map {
         .object([

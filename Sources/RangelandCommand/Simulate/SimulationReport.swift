@@ -41,6 +41,7 @@ struct SimulationReport {
     }
     text += table("wanted a processor, ms", "") { Self.fixed(Double($0.readyNanoseconds) / 1e6, 1) }
     text += blocked()
+    text += chains()
     return text
   }
 
@@ -144,6 +145,37 @@ struct SimulationReport {
     return text
   }
 
+  /// Chains that are printed; `--json` has more.
+  private static let chainLimit = 3
+
+  /// Which code waited on the most processors, where call chains are recorded.
+  private func chains() -> String {
+    guard let most = cores.max() else { return "" }
+    let found = policies.map { policy in
+      runs.first { $0.policy == policy && $0.cores == most }?.chains ?? []
+    }
+    let shown = SimulationRun.longestChains(found)
+    if shown.isEmpty { return "" }
+    var text = "call chains that wait longest on \(most) processors: waits / ms\n"
+    for chain in shown.prefix(Self.chainLimit) {
+      let frames = chain.chain.map(program.chains.chain) ?? []
+      let name = chain.operation?.name ?? "not recorded"
+      text += ChainReport.indented("\(name): \(CallChains.line(frames))", by: 2)
+      text += Self.line(
+        "",
+        found.map { run in
+          let waits = run.first { $0.chain == chain.chain && $0.operation == chain.operation }
+          return waits.map {
+            "\($0.waits) / \(Self.fixed(Double($0.nanoseconds) / 1e6, 2))"
+          } ?? "-"
+        })
+    }
+    if shown.count > Self.chainLimit {
+      text += "  and \(shown.count - Self.chainLimit) chains more: --json has them\n"
+    }
+    return text
+  }
+
   private static func fixed(_ value: Double, _ digits: Int) -> String {
     String(format: "%.\(digits)f", value)
   }
@@ -166,11 +198,11 @@ struct SimulationReport {
       "wakeNanoseconds": .unsigned(settings.wake(program)),
       "handoverNanoseconds": .unsigned(settings.handover(program)),
       "sliceNanoseconds": .unsigned(settings.slice),
-      "sleepingReaders": .bool(settings.readersSleep), "runs": .array(runs.map(Self.document)),
+      "sleepingReaders": .bool(settings.readersSleep), "runs": .array(runs.map { document($0) }),
     ])
   }
 
-  private static func document(_ run: SimulationRun) -> JSON {
+  private func document(_ run: SimulationRun) -> JSON {
     .object([
       "policy": .string(run.policy.rawValue), "processors": .count(run.cores),
       "seconds": .number(Double(run.nanoseconds) / 1e9),
@@ -190,6 +222,16 @@ struct SimulationReport {
             "blocker": blocked.blocker.map { .string($0.name) } ?? .null,
             "waits": .unsigned(blocked.waits), "waitSeconds": .number(blocked.waitSeconds),
             "falseWaitSeconds": .number(blocked.falseWaitSeconds),
+          ])
+        }),
+      "chains": .array(
+        run.chains.map { chain in
+          .object([
+            "operation": chain.operation.map { .string($0.name) } ?? .null,
+            "waits": .unsigned(chain.waits),
+            "waitSeconds": .number(Double(chain.nanoseconds) / 1e9),
+            "falseWaitSeconds": .number(Double(chain.falseNanoseconds) / 1e9),
+            "functions": ChainReport.document(chain.chain.map(program.chains.chain) ?? []),
           ])
         }),
     ])

@@ -35,7 +35,9 @@ struct LockUse {
     mutating func use(of acquisition: RecordedAcquisition) -> LockUse {
       let steps = recording.threads[acquisition.thread].steps
       var position = positions[acquisition.thread]
-      while position < steps.count, begin(steps[position]) <= acquisition.time { position += 1 }
+      while position < steps.count, recording.beginning(of: steps[position]) <= acquisition.time {
+        position += 1
+      }
       positions[acquisition.thread] = position
       guard position > 0 else { return LockUse(operation: nil, range: nil) }
       switch steps[position - 1].target {
@@ -55,13 +57,6 @@ struct LockUse {
         }
         let page = fault.address & ~4095
         return LockUse(operation: .fault, range: page..<(page + 4096))
-      }
-    }
-
-    private func begin(_ step: RecordedThread.Step) -> UInt64 {
-      switch step.target {
-      case .call(let index): recording.calls[index].enter
-      case .fault(let index): recording.faults[index].time
       }
     }
   }

@@ -158,6 +158,14 @@ public struct Recording: Equatable, Sendable {
     }
   }
 
+  /// When a call or fault of a thread began.
+  func beginning(of step: RecordedThread.Step) -> UInt64 {
+    switch step.target {
+    case .call(let index): calls[index].enter
+    case .fault(let index): faults[index].time
+    }
+  }
+
   /// Events so far, beginnings and ends of threads included.
   public var eventCount: UInt64 { validator.eventCount }
 

@@ -31,6 +31,23 @@ extension HTMLReport {
     return text + "</ol>\n"
   }
 
+  /// Which code waits on the most processors, a column for each policy.
+  static func simulatedChains(_ report: RecordingReport, processors: Int) -> String {
+    let runs = report.policies.map { report.run($0, processors)?.chains ?? [] }
+    let shown = SimulationRun.longestChains(runs).prefix(chainLimit)
+    if shown.isEmpty { return "" }
+    let rows = shown.map { chain in
+      let frames = chain.chain.map(report.program.chains.chain) ?? []
+      return ["\(name(chain.operation)): \(CallChains.line(frames, limit: 4))"]
+        + runs.map { run in
+          run.first { $0.chain == chain.chain && $0.operation == chain.operation }
+            .map { "\(Verdict.seconds($0.nanoseconds)) in \($0.waits)" } ?? "-"
+        }
+    }
+    return "<h4>Call chains that wait longest on \(processors) processors: time in waits</h4>\n"
+      + table(["call chain"] + report.policies.map { ".\($0.rawValue)" }, Array(rows), texts: 1)
+  }
+
   private static func name(_ operation: OperationKind?) -> String {
     operation?.name ?? "not recorded"
   }

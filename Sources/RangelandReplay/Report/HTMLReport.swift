@@ -139,7 +139,7 @@ public enum HTMLReport {
           }
         }
       }, texts: 1)
-    return text
+    return text + simulatedChains(report, processors: most)
   }
 
   private static func seconds(_ value: Double) -> String {
@@ -186,7 +186,7 @@ public enum HTMLReport {
   }
 
   /// - Parameter texts: how many columns at the left are texts.
-  private static func table(_ heads: [String], _ rows: [[String]], texts: Int) -> String {
+  static func table(_ heads: [String], _ rows: [[String]], texts: Int) -> String {
     var text = "<div class=\"scroll\"><table><thead><tr>"
     for (index, head) in heads.enumerated() {
       text += "<th scope=\"col\"\(index < texts ? " class=\"text\"" : "")>\(head.escaped)</th>"

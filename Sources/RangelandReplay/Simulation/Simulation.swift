@@ -23,6 +23,43 @@ public struct SimulationRun: Sendable {
   public var waitLengths: [UInt64]
   /// Events that were simulated.
   public var events: UInt64
+  /// The waits by call chain, the `chainLimit` that waited longest, most time first; none where chains are not recorded.
+  public var chains: [ChainWait] = []
+
+  /// The waits of one call chain.
+  public struct ChainWait: Sendable, Equatable {
+    /// Its number in `SimulationProgram.chains`; nil: of an operation whose chain is not recorded.
+    public var chain: Int?
+    public var operation: OperationKind?
+    public var waits: UInt64
+    public var nanoseconds: UInt64
+    /// What of it was behind nobody on the same pages.
+    public var falseNanoseconds: UInt64
+  }
+
+  static let chainLimit = 50
+
+  /// The chains of several runs, those first that waited longest in all of them together.
+  ///
+  /// The figures of each are those of the run that it comes first from.
+  public static func longestChains(_ runs: [[ChainWait]]) -> [ChainWait] {
+    struct Key: Hashable {
+      var chain: Int?
+      var operation: OperationKind?
+    }
+    var sums: [Key: (first: ChainWait, nanoseconds: UInt64)] = [:]
+    for wait in runs.joined() {
+      let key = Key(chain: wait.chain, operation: wait.operation)
+      sums[key, default: (wait, 0)].nanoseconds += wait.nanoseconds
+    }
+    func order(_ wait: ChainWait) -> (Int, UInt8) {
+      (wait.chain ?? -1, wait.operation?.rawValue ?? 99)
+    }
+    return sums.values.sorted {
+      ($1.nanoseconds, order($0.first).0, order($0.first).1)
+        < ($0.nanoseconds, order($1.first).0, order($1.first).1)
+    }.map(\.first)
+  }
 }
 
 /// Simulates programs.
@@ -135,6 +172,6 @@ extension Simulator {
     return SimulationRun(
       policy: lock.policy, cores: cores, nanoseconds: lastEnd, busyNanoseconds: busyNanoseconds,
       readyNanoseconds: readyNanoseconds, orderNanoseconds: orderNanoseconds, waits: waits,
-      waitLengths: totals.lengths.byPowerOfTwo, events: events)
+      waitLengths: totals.lengths.byPowerOfTwo, events: events, chains: longestChains)
   }
 }

@@ -17,6 +17,8 @@ struct SimulationBuilder {
     var time: UInt64
     var scheduling = 0
     var acquisition = 0
+    /// The first of its calls and faults that has not begun.
+    var nextEvent = 0
     var state = State.running
     /// Processor time since the last step.
     var think: UInt64 = 0
@@ -47,6 +49,8 @@ struct SimulationBuilder {
   private var pending: [(step: ReplayStep, waits: [ReplayPlan.Dependency])] = []
   /// Of the call that is being placed: what it moves.
   private var move: (start: UInt64, move: SimulationMove)?
+  /// Of the hold that is being placed: through which functions it was asked for.
+  private var chain: Int?
 
   /// How long after a fault an acquisition is still its own, in nanoseconds.
   private static let faultReach: UInt64 = 10_000
@@ -55,7 +59,7 @@ struct SimulationBuilder {
     self.recording = recording
     fault = settings.fault
     hasSwitches = recording.info.eventClasses.contains(.switches)
-    program = SimulationProgram(threads: recording.threads.count)
+    program = SimulationProgram(threads: recording.threads.count, chains: recording.chains)
     program.calibration = hasSwitches ? .full : .none
     program.recordedNanoseconds = recording.duration
     program.processors = recording.info.machine?.processors
@@ -118,6 +122,7 @@ struct SimulationBuilder {
       placeCall(call, thread)
       move = nil
     }
+    chain = nil
     pending.removeAll(keepingCapacity: true)
   }
 
@@ -143,13 +148,14 @@ struct SimulationBuilder {
     // A fault that the word of its VMA was enough for has no acquisition.
     var held: UInt64?
     var downgraded: UInt64?
-    while let acquisition = nextAcquisition(thread),
-      acquisition.time < cursors[thread].time + Self.faultReach
-    {
+    // What the thread's next call asks for is that call's.
+    let reach = min(recorded.time + Self.faultReach, nextBeginning(thread, after: recorded.time))
+    while let acquisition = nextAcquisition(thread), acquisition.time < reach {
       cursors[thread].acquisition += 1
       pass(thread, until: acquisition.time, .program)
       let stretch = passHold(acquisition, thread)
       if acquisition.isGranted {
+        chain = acquisition.chain
         held = (held ?? 0) + stretch
         downgraded = acquisition.downgradedAfter
       }
@@ -168,6 +174,7 @@ struct SimulationBuilder {
       let held = passHold(acquisition, thread)
       guard acquisition.isGranted else { continue }
       hasHold = true
+      chain = acquisition.chain
       if !isDone {
         isDone = true
         emitPending(thread, hold: held, downgradedAfter: acquisition.downgradedAfter)
@@ -216,6 +223,17 @@ struct SimulationBuilder {
     let list = recording.threads[thread].acquisitions
     let index = cursors[thread].acquisition
     return index < list.count ? recording.acquisitions[Int(list[index])] : nil
+  }
+
+  /// When the thread's next call or fault begins, after `time`.
+  private mutating func nextBeginning(_ thread: Int, after time: UInt64) -> UInt64 {
+    let steps = recording.threads[thread].steps
+    while cursors[thread].nextEvent < steps.count {
+      let begins = recording.beginning(of: steps[cursors[thread].nextEvent])
+      if begins > time { return begins }
+      cursors[thread].nextEvent += 1
+    }
+    return .max
   }
 
   /// Acquisitions of calls that are not recorded: the wait goes, the time stays.
@@ -284,7 +302,7 @@ struct SimulationBuilder {
     if cursors[thread].think > UInt64(UInt32.max) { flushThink(thread) }
     step.think = UInt32(cursors[thread].think)
     cursors[thread].think = 0
-    program.steps.append(step, to: thread)
+    program.steps.append(step, chain: step.kind == .operation ? chain : nil, to: thread)
   }
 
   private mutating func flushThink(_ thread: Int) {

@@ -63,7 +63,13 @@ public struct SimulationProgram: Sendable {
   /// Names of the threads, for traces.
   public internal(set) var threadNames: [String] = []
 
-  init(threads: Int) { steps = SimulationSteps(threads: threads) }
+  /// Call chains that runs refer to by number; none where they are not recorded.
+  public internal(set) var chains = CallChains()
+
+  init(threads: Int, chains: CallChains = CallChains()) {
+    steps = SimulationSteps(threads: threads, hasChains: !chains.isEmpty)
+    self.chains = chains
+  }
 
   /// The number of threads.
   public var threadCount: Int { steps.threadCount }

@@ -278,8 +278,10 @@ extension Simulator {
     if state.pointee.waitsForWord {
       state.pointee.waitsForWord = false
       lock.proceedWithCells(thread, now: now)
+      if hasChains { noteChain(thread, Int32(thread + threadCount)) }
     } else {
       lock.proceed(Int32(thread), now: now)
+      if hasChains { noteChain(thread, Int32(thread)) }
     }
     hold(thread)
   }

@@ -128,6 +128,10 @@ struct Simulator: ~Copyable {
   var orderNanoseconds: UInt64 = 0
   var readyNanoseconds: UInt64 = 0
   var busyNanoseconds: UInt64 = 0
+  /// Where call chains are recorded: what waits by chain came to.
+  let steps: SimulationSteps
+  let hasChains: Bool
+  var chainWaits: [ChainKey: ChainSum] = [:]
 
   static let pollLimit: UInt64 = 200
 
@@ -158,6 +162,8 @@ struct Simulator: ~Copyable {
     readyMask = capacity - 1
     self.trace = trace
     traces = trace != nil
+    steps = program.steps
+    hasChains = !program.chains.isEmpty
   }
 
   /// The threads of a program, at their first steps.
