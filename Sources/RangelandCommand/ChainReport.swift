@@ -10,11 +10,13 @@ enum ChainReport {
   private static let chainLimit = 3
 
   /// The chains that waited longest, in a line or a few each.
+  ///
+  /// A recording with chains shows where waits come from; how long they are, one without shows better.
   static func longest(_ waits: RecordedWaits) -> String {
     if waits.chains.isEmpty { return "" }
     let shown = waits.chains.prefix(chainLimit)
     var text = "call chains that waited longest, \(shown.count) of \(waits.chainCount)"
-    text += " (`show --call-chains` has all functions)\n"
+    text += " (`show --call-chains N` has all functions)\n"
     for chain in shown {
       text += indented(
         "\(head(chain)): \(CallChains.line(chain.frames, withKernel: chain.operation == nil))",
@@ -29,6 +31,7 @@ enum ChainReport {
 
   /// The chains that waited longest, a line a function.
   static func allFunctions(_ waits: RecordedWaits, limit: Int) -> String {
+    if waits.chains.isEmpty { return "\nnobody waited for mmap_lock\n" }
     let shown = waits.chains.prefix(limit)
     var text = "\ncall chains that waited longest, \(shown.count) of \(waits.chainCount)\n"
     for chain in shown {
@@ -47,10 +50,8 @@ enum ChainReport {
   }
 
   private static func functions(_ frames: [CallChains.Frame]) -> String {
-    if frames.isEmpty { return "        no call chain\n" }
-    return CallChains.telling(frames).map { frame in
-      "        \(frame.function)\(frame.module.isEmpty ? "" : " (\(frame.module))")\n"
-    }.joined()
+    let lines = frames.isEmpty ? [CallChains.noChain] : CallChains.telling(frames).map(\.described)
+    return lines.map { "        \($0)\n" }.joined()
   }
 
   private static func head(_ chain: ChainWaits) -> String {

@@ -11,7 +11,7 @@ struct RecordCommand: ParsableCommand {
     abstract: "Record what a program does to its address space.",
     usage: """
       rangeland record -o FILE [--call-chains fp|dwarf] [--note TEXT] [--] PROGRAM [ARGUMENT ...]
-      rangeland record -o FILE -p ID [--seconds N]
+      rangeland record -o FILE -p ID [--seconds N] [--call-chains fp|dwarf]
       """,
     discussion: """
       With perf (as root): every call that changes or queries mappings, every page fault, every wait for the \
@@ -73,9 +73,16 @@ struct RecordCommand: ParsableCommand {
     let target: RecordOptions.Target =
       process.map { .process($0, seconds: seconds ?? 10) } ?? .program(command)
     var progress = Progress()
+    var isTold = false
     let (recording, report) = try Recording.record(
       RecordOptions(target, tool: tool, callChains: callChains, note: note),
-      isInterrupted: { Interruption.isRequested }, notice: { Terminal.warn($0) },
+      isInterrupted: {
+        if Interruption.isRequested && !isTold {
+          isTold = true
+          Terminal.warn("interrupted: what was recorded is read now; once more gives it up")
+        }
+        return Interruption.isRequested
+      }, notice: { Terminal.warn($0) },
       poll: { read in
         if read > 0 {
           progress.report("\(read >> 20) MiB of \(tool?.rawValue ?? "the") text read")
@@ -88,7 +95,12 @@ struct RecordCommand: ParsableCommand {
   }
 
   private func say(_ report: RecordReport, _ recording: Recording) {
-    if report.wasInterrupted { Terminal.warn("interrupted: what was recorded until then is kept") }
+    if let folder = report.fullFolder {
+      Terminal.warn(
+        "ended, since \(folder) is nearly full: what was recorded until then is kept; set TMPDIR to a folder with more room"
+      )
+    }
+    if report.wasInterrupted { Terminal.warn("what was recorded until the interrupt is kept") }
     switch report.ending {
     case .exited(0), nil: break
     case .exited(let status): Terminal.warn("the program ended with status \(status)")
@@ -125,6 +137,7 @@ struct RecordCommand: ParsableCommand {
       "recording": .string(output), "tool": .string(report.tool.rawValue),
       "program": .string(recording.info.program), "process": .integer(Int64(report.text.process)),
       "exitStatus": status, "signal": signal, "interrupted": .bool(report.wasInterrupted),
+      "endedByFullFolder": .bool(report.fullFolder != nil),
       "missing": .array(report.missing.map { .string($0) }),
       "otherProcesses": .count(report.text.otherProcesses),
       "lostEvents": .unsigned(report.text.lostEvents),

@@ -90,7 +90,8 @@ struct ShowCommand: ParsableCommand {
         ]) : .null, "callChains": .count(recording.chains.count),
       "waitingChains": waits.map {
         .array($0.chains.prefix(callChains ?? 0).map { ChainReport.document($0) })
-      } ?? .null, "machine": info.machine.map { .object($0.fields) } ?? .null,
+      } ?? .null, "waitingChainCount": waits.map { .count($0.chainCount) } ?? .null,
+      "machine": info.machine.map { .object($0.fields) } ?? .null,
       "omissions": .array(
         info.omissions.map {
           .object(["name": .string($0.name), "count": .unsigned($0.count)])
@@ -188,9 +189,7 @@ struct ShowCommand: ParsableCommand {
   }
 
   private static func milliseconds(_ nanoseconds: UInt64) -> String {
-    let thousandths = String(nanoseconds / 1_000 % 1_000)
-    let zeros = String(repeating: "0", count: 3 - thousandths.count)
-    return "\(nanoseconds / 1_000_000).\(zeros)\(thousandths) ms"
+    "\(CompareReport.fixed(Double(nanoseconds) / 1e6, 3)) ms"
   }
 
   private static func padded(_ text: String, _ width: Int) -> String {

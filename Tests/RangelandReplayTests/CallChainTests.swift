@@ -89,7 +89,7 @@ let someChains: CallChains = {
 
   @Test(arguments: [true, false])
   func `an event that is told with and without its chain is one`(_ isChainFirst: Bool) throws {
-    let chain = "\n\t1000 asked (/bin/app)\n"
+    let chain = "\n\t            1000 asked (/bin/app)\n"
     let recording = try imported(
       """
       a 5/5 [000] 1.000001000: exceptions:page_fault_user: address=0x402000 ip=0x4 error_code=0x4
@@ -118,7 +118,44 @@ let someChains: CallChains = {
       "a 5/5 [000] 1.000001: mmap_lock:mmap_lock_start_locking: \(Self.lock)\n\(line)\n"
     let failure = try #require(throws: RecordingError.self) { try imported(text) }
     #expect(failure.kind == .malformedLine && failure.place == .line(2))
-    #expect(failure.advice.contains("a function of a call chain"))
+  }
+
+  @Test(arguments: ["\tab", "\tzz", "#1 pool", "# x"])
+  func `a thread may be called like a function or a comment`(_ name: String) throws {
+    let recording = try imported(
+      """
+      # perf's own: 5/5
+      a 5/5 [000] 1.000001000: mmap_lock:mmap_lock_start_locking: \(Self.lock)
+      \t            1000 asked (/bin/app)
+
+      \(name) 5/6 [000] 1.000001010: exceptions:page_fault_user: address=0x402000 ip=0x4 error_code=0x4
+      a 5/5 [000] 1.000001020: mmap_lock:mmap_lock_acquire_returned: \(Self.lock) success=true
+
+      """)
+    #expect(recording.threads.map(\.beginning.id) == [5, 6])
+    #expect(recording.faults.count == 1)
+    #expect(recording.chains.count == 1 && recording.chains.frames.map(\.function) == ["asked"])
+  }
+
+  @Test func `what a name tells of folders or to a terminal is left out`() throws {
+    let recording = try imported(
+      """
+      a 5/5 [000] 1.000001000: mmap_lock:mmap_lock_start_locking: \(Self.lock)
+      \t            1000 JS:^churn /home/me/work/n.js:2:15 (/tmp/perf-5.map)
+      \t            2000 JS:*visit file:///app/lib/index.js:10:3 (/tmp/perf-5.map)
+      \t            3000 a/b c (/usr/bin/app)
+      \t            4000 [unknown] (//anon)
+      \t            5000 f\u{1b}[31m (/usr/bin/app)\r
+
+      a 5/5 [000] 1.000001010: exceptions:page_fault_user: address=0x402000 ip=0x4 error_code=0x4
+      a 5/5 [000] 1.000001020: mmap_lock:mmap_lock_acquire_returned: \(Self.lock) success=true
+
+      """)
+    #expect(
+      recording.chains.frames.map(\.described) == [
+        "JS:^churn n.js:2:15 (perf-5.map)", "JS:*visit index.js:10:3 (perf-5.map)",
+        "a/b c (app)", "[unknown] ([anonymous])", "f[31m (app)",
+      ])
   }
 
   // MARK: the file
@@ -188,6 +225,24 @@ let someChains: CallChains = {
     return recording
   }
 
+  @Test func `a chain is one, whatever is known of its operation, and of many ahead five are told`()
+    throws
+  {
+    var tally = ChainWaits.Tally()
+    for number in 0..<8 {
+      tally.add(
+        .init(chain: 0, operation: number == 0 ? nil : .fault),
+        behind: .init(chain: nil, operation: OperationKind.allCases[number]),
+        UInt64(100 - number / 2),
+        falsely: 1)
+    }
+    #expect(tally.count == 1)
+    let chain = try #require(tally.longest(10, someChains).first)
+    #expect(chain.operation == .fault && chain.waits == 8 && chain.falseNanoseconds == 8)
+    #expect(chain.blockers.map(\.operation) == OperationKind.allCases.prefix(5).map { $0 })
+    #expect(chain.blockers.allSatisfy { $0.frames.isEmpty })
+  }
+
   @Test func `waits are summed up by chain, with what was ahead`() throws {
     let waits = try #require(RecordedWaits(try waiting()))
     #expect(waits.chainCount == 1 && waits.chains.count == 1)
@@ -214,11 +269,37 @@ let someChains: CallChains = {
     ]
     #expect(
       CallChains.line(chain)
-        == "[unknown] < f<void (int)> < g::operator() < operator() < (anonymous) < main")
-    #expect(CallChains.line(chain, limit: 2) == "[unknown] < f<void (int)> < ...")
+        == "[unknown] < f<...> < g::operator() < operator() < (anonymous) < main")
+    #expect(CallChains.line(chain, limit: 2) == "[unknown] < f<...> < ...")
     #expect(CallChains.line(chain, withKernel: true, limit: 1) == "do_madvise < ...")
     #expect(CallChains.line(Array(chain.prefix(3))) == "do_madvise")
     #expect(CallChains.line([]) == "no call chain")
+  }
+
+  @Test(arguments: [
+    ("std::vector<int, std::allocator<int> >::push_back(int&&)", "std::vector<...>::push_back"),
+    ("void run<app::Task<4>, (Mode)1>(char const*) const", "void run<...>"),
+    ("operator<(A const&, B const&)", "operator<"), ("A::operator<<(int)", "A::operator<<"),
+    ("A::operator->() const", "A::operator->"),
+    ("Foo::operator void (*)(int)", "Foo::operator void (*)(int)"),
+    ("<alloc::vec::Vec<T> as Drop>::drop", "<alloc::vec::Vec<...> as Drop>::drop"),
+    ("pthread_create@@GLIBC_2.34", "pthread_create"), ("f@plt", "f"),
+    ("JS:*visit @babel/traverse/index.js:10:3", "JS:*visit @babel/traverse/index.js:10:3"),
+    ("a < b", "a < b"),
+    (
+      String(repeating: "x", count: 100),
+      String(repeating: "x", count: 28) + "..." + String(repeating: "x", count: 29)
+    ),
+  ])
+  func `a short name keeps what tells`(_ name: String, _ short: String) {
+    #expect(CallChains.Frame(function: name, module: "", isKernel: false).shortName == short)
+  }
+
+  @Test func `a line is not much longer than 200 characters`() {
+    let long = CallChains.Frame(
+      function: String(repeating: "long_", count: 11), module: "", isKernel: false)
+    let line = CallChains.line(Array(repeating: long, count: 6))
+    #expect(line.hasSuffix(" < ...") && line.count <= 200)
   }
 
   @Test func `show and compare say which chains waited, and a page shows them`() throws {
@@ -243,7 +324,7 @@ let someChains: CallChains = {
       try chains("s.json") { ($0 as? [String: Any])?["waitingChains"] },
       try chains("c.json") {
         let recordings = ($0 as? [String: Any])?["recordings"] as? [[String: Any]]
-        return (recordings?.first?["recorded"] as? [String: Any])?["chains"]
+        return (recordings?.first?["recorded"] as? [String: Any])?["waitingChains"]
       },
     ] {
       let functions = try #require(found.first?["functions"] as? [[String: Any]])

@@ -68,8 +68,8 @@ extension CompareReport {
             "waits": .unsigned(pair.waits), "waitSeconds": .number(Double(pair.nanoseconds) / 1e9),
             "falseWaitSeconds": .number(Double(pair.falseNanoseconds) / 1e9),
           ])
-        }), "chains": .array(waits.chains.map { ChainReport.document($0) }),
-      "chainCount": .count(waits.chainCount),
+        }), "waitingChains": .array(waits.chains.map { ChainReport.document($0) }),
+      "waitingChainCount": .count(waits.chainCount),
     ])
   }
 

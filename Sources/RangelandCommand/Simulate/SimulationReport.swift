@@ -224,7 +224,7 @@ struct SimulationReport {
             "falseWaitSeconds": .number(blocked.falseWaitSeconds),
           ])
         }),
-      "chains": .array(
+      "waitingChains": .array(
         run.chains.map { chain in
           .object([
             "operation": chain.operation.map { .string($0.name) } ?? .null,

@@ -32,9 +32,12 @@ public struct ChainWaits: Sendable {
   ///
   /// Cost: a look-up in two tables a wait; an entry for each pair of chains that met.
   struct Tally {
+    /// A chain, or the operation of those that have none.
     struct Asker: Hashable {
       var chain: Int?
       var operation: OperationKind?
+
+      var key: Asker { chain == nil ? self : Asker(chain: chain) }
     }
 
     private struct Pair: Hashable {
@@ -43,12 +46,15 @@ public struct ChainWaits: Sendable {
     }
 
     private struct Sum {
+      /// The first that is known: a chain's operation is one, but may lie too far behind its fault to be seen as its.
+      var operation: OperationKind?
       var waits: UInt64 = 0
       var nanoseconds: UInt64 = 0
       var falseNanoseconds: UInt64 = 0
       var longest: UInt64 = 0
 
-      mutating func add(_ time: UInt64, _ falsely: UInt64) {
+      mutating func add(_ time: UInt64, _ falsely: UInt64, _ operation: OperationKind?) {
+        self.operation = self.operation ?? operation
         waits += 1
         nanoseconds += time
         falseNanoseconds += falsely
@@ -63,8 +69,9 @@ public struct ChainWaits: Sendable {
     mutating func add(
       _ asker: Asker, behind blocker: Asker, _ nanoseconds: UInt64, falsely: UInt64
     ) {
-      sums[asker, default: Sum()].add(nanoseconds, falsely)
-      pairs[Pair(asker: asker, blocker: blocker), default: Sum()].add(nanoseconds, falsely)
+      sums[asker.key, default: Sum()].add(nanoseconds, falsely, asker.operation)
+      pairs[Pair(asker: asker.key, blocker: blocker.key), default: Sum()].add(
+        nanoseconds, falsely, blocker.operation)
     }
 
     /// How many chains waited.
@@ -83,12 +90,12 @@ public struct ChainWaits: Sendable {
       for (pair, sum) in pairs { blockers[pair.asker]?.append((pair.blocker, sum)) }
       return first.map { asker, sum in
         ChainWaits(
-          frames: frames(asker), operation: asker.operation, waits: sum.waits,
+          frames: frames(asker), operation: sum.operation, waits: sum.waits,
           nanoseconds: sum.nanoseconds, falseNanoseconds: sum.falseNanoseconds,
           longest: sum.longest,
           blockers: (blockers[asker] ?? []).sorted(by: isBefore).prefix(Self.blockerLimit).map {
             Blocker(
-              frames: frames($0.key), operation: $0.key.operation, waits: $0.value.waits,
+              frames: frames($0.key), operation: $0.value.operation, waits: $0.value.waits,
               nanoseconds: $0.value.nanoseconds)
           })
       }

@@ -18,16 +18,21 @@ struct LockUse {
       || target.overlaps(otherRange) || target.overlaps(other.target)
   }
 
-  /// How long after a fault an acquisition is still its own, in nanoseconds.
-  private static let faultReach: UInt64 = 10_000
+  /// How long after a fault an acquisition is still its own, in nanoseconds, unless something else begins before: the
+  /// time of one with a call chain is taken when the chain has been.
+  static func faultReach(_ recording: Recording) -> UInt64 {
+    recording.chains.isEmpty ? 10_000 : 40_000
+  }
 
   /// Walks the steps of every thread beside its acquisitions, which come in the order of time.
   struct Cursors {
     private let recording: Recording
+    private let faultReach: UInt64
     private var positions: [Int]
 
     init(_ recording: Recording) {
       self.recording = recording
+      faultReach = LockUse.faultReach(recording)
       positions = Array(repeating: 0, count: recording.threads.count)
     }
 
@@ -52,7 +57,7 @@ struct LockUse {
         return LockUse(operation: call.operation, range: call.lockedRange)
       case .fault(let index):
         let fault = recording.faults[index]
-        if acquisition.time > fault.time + LockUse.faultReach {
+        if acquisition.time > fault.time + faultReach {
           return LockUse(operation: nil, range: nil)
         }
         let page = fault.address & ~4095

@@ -11,27 +11,35 @@ struct ChainDraft {
   var owner: Int?
   var frames: [UInt32] = []
   /// Numbers of frames by what the line says behind the address.
-  var known: [String: UInt32] = [:]
+  var known: [Function: UInt32] = [:]
+
+  struct Function: Hashable {
+    var text: String
+    var isKernel: Bool
+  }
 }
 
 extension PerfTextParser {
-  /// One function: `ADDRESS NAME[+OFFSET] (FILE)`, behind the tab.
-  mutating func frame(_ cursor: inout LineCursor) throws(LineProblem) {
-    guard let address = cursor.bareHexadecimal(), cursor.isAtEnd || cursor.skip(0x20) else {
-      throw LineProblem(
-        expected: "a function of a call chain, `ADDRESS NAME (FILE)`, behind a tab")
-    }
-    guard chain.owner != nil else { return }
+  /// Takes the line if it is a function of a chain: a tab, the address in 16 columns, and ` NAME[+OFFSET] (FILE)`.
+  ///
+  /// No thread's name looks like that: it has 15 characters at most.
+  mutating func frame(_ line: inout LineCursor) -> Bool {
+    guard line.peek == 0x09 else { return false }
+    var cursor = line
+    cursor.move(to: 1)
+    cursor.skipSpaces()
+    guard let address = cursor.bareHexadecimal(), cursor.offset == 17,
+      cursor.isAtEnd || cursor.skip(0x20)
+    else { return false }
+    guard chain.owner != nil else { return true }
     // The kernel's half of the addresses.
-    let isKernel = address >> 63 == 1
-    let rest = (isKernel ? "k" : "u") + cursor.rest
-    if let number = chain.known[rest] {
-      chain.frames.append(number)
-      return
-    }
-    let number = text.chains.frame(Self.frame(rest.dropFirst(), isKernel: isKernel))
-    chain.known[rest] = number
+    let key = ChainDraft.Function(text: cursor.rest, isKernel: address >> 63 == 1)
+    let number =
+      chain.known[key]
+      ?? text.chains.frame(Self.frame(Substring(key.text), isKernel: key.isKernel))
+    chain.known[key] = number
     chain.frames.append(number)
+    return true
   }
 
   /// Ends the chain at hand: the event that it stands below gets it.
@@ -45,7 +53,13 @@ extension PerfTextParser {
   }
 
   /// `NAME[+OFFSET] (FILE)`, where a name may hold spaces and parentheses (C++), and a file a remark in parentheses.
-  private static func frame(_ text: Substring, isKernel: Bool) -> CallChains.Frame {
+  private static func frame(_ line: Substring, isKernel: Bool) -> CallChains.Frame {
+    var text = line
+    if text.unicodeScalars.contains(where: { $0.value < 0x20 }) {
+      // Of a line's end (CR) nothing stays; a terminal is not told what others cannot see.
+      let scalars = text.unicodeScalars.filter { $0.value >= 0x20 }
+      text = Substring(String(String.UnicodeScalarView(scalars)))
+    }
     var name = text
     var file: Substring = ""
     if text.last == ")", let open = beginningOfFile(text) {
@@ -59,9 +73,24 @@ extension PerfTextParser {
     }
     while name.last == " " { name = name.dropLast() }
     return CallChains.Frame(
-      function: name.isEmpty ? "[unknown]" : String(name),
-      module: isKernel && file == "[kernel.kallsyms]" ? "[kernel]" : lastComponent(String(file)),
-      isKernel: isKernel)
+      function: name.isEmpty ? CallChains.unknown : function(name, file),
+      module: module(file), isKernel: isKernel)
+  }
+
+  /// The name; of code that was made at run time without the folders that such names tell of (node's have the script's).
+  private static func function(_ name: Substring, _ file: Substring) -> String {
+    guard file.hasSuffix(".map"), name.contains("/") else { return String(name) }
+    return name.split(separator: " ", omittingEmptySubsequences: false).map { word in
+      word.hasPrefix("/") || word.hasPrefix("file:") ? lastComponent(String(word)) : String(word)
+    }.joined(separator: " ")
+  }
+
+  private static func module(_ file: Substring) -> String {
+    switch file {
+    case "[kernel.kallsyms]": "[kernel]"
+    case "//anon": "[anonymous]"
+    default: lastComponent(String(file))
+    }
   }
 
   /// Where ` (FILE)` begins: at the last ` (` that the closing parenthesis at the end belongs to.

@@ -6,7 +6,7 @@
 // what was expected; nothing is guessed.
 // Accepts: lines with or without a command name, a processor, and a process id; times in micro- or
 // nanoseconds; with or without PERF_RECORD and scheduler lines; call chains below any of them.
-// Cost: one pass over the bytes; no string per field.
+// Cost: one pass over the bytes; no string per field but for functions of call chains.
 
 import Glibc
 
@@ -43,13 +43,20 @@ struct PerfTextParser {
   mutating func line(_ bytes: UnsafeBufferPointer<UInt8>) throws(LineProblem) {
     text.lines += 1
     var cursor = LineCursor(bytes)
-    let isIndented = cursor.peek == 0x09
-    cursor.skipSpaces()
-    // Blank lines and perf's comments.
-    if cursor.isAtEnd || cursor.peek == 0x23 || cursor.peek == 0x0d { return }
-    if isIndented { return try frame(&cursor) }
+    if frame(&cursor) { return }
+    // A blank line ends a chain.
     finishChain()
-    let head = try head(&cursor)
+    cursor.skipSpaces()
+    if cursor.isAtEnd || cursor.peek == 0x0d { return }
+    let isComment = cursor.peek == 0x23
+    let head: Head
+    do {
+      head = try self.head(&cursor)
+    } catch {
+      // perf's comments. A thread's name may begin like one.
+      if isComment { return }
+      throw error
+    }
     cursor.skipSpaces()
     if cursor.skip("exceptions:page_fault_user:") {
       try fault(.userFault, head, &cursor)

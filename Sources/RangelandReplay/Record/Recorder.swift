@@ -47,6 +47,8 @@ public struct RecordReport: Sendable {
   /// How the program ended; nil if it still runs or was interrupted.
   public var ending: ProgramEnding?
   public var wasInterrupted = false
+  /// The temporary folder, if it became nearly full, which ended the recording; what was recorded before is kept.
+  public var fullFolder: String?
   public var text: ImportReport
 }
 
@@ -56,6 +58,8 @@ struct Recorder {
   let tracing: Tracing
   var missing: [String] = []
   private(set) var wasInterrupted = false
+  /// The folder that had no room for more, if that ended the recording.
+  var fullFolder: String?
 
   /// Chooses the tool; throws what is missing and what to do about it.
   init(_ options: RecordOptions, tracing: Tracing = Tracing()) throws(RecordingError) {
@@ -78,10 +82,13 @@ struct Recorder {
       }
       missing.append(Tracing.straceLacks)
     }
-    if options.callChains != nil, tool == .strace || !tracing.events.contains(Tracing.chainEvent) {
-      missing.append(
-        "call chains are not recorded: they stand at waits for mmap_lock, of which perf tells where the kernel does"
-      )
+    if options.callChains != nil {
+      let noChains = "call chains of waits for mmap_lock are not recorded: "
+      if tool == .strace {
+        missing.append(noChains + "strace sees no waits")
+      } else if !tracing.events.contains(Tracing.chainEvent) {
+        missing.append(noChains + "this kernel does not tell of waits")
+      }
     }
     try checkTarget()
   }
@@ -119,7 +126,7 @@ struct Recorder {
   }
 
   /// The process to take from the text; nil: the one that did most.
-  private var process: Int32? {
+  var process: Int32? {
     if case .process(let id, _) = options.target { id } else { nil }
   }
 
@@ -128,7 +135,7 @@ struct Recorder {
     return options.note.isEmpty ? made : "\(options.note)\n\(made)"
   }
 
-  private func importOptions(_ maps: ProcessMaps?) -> ImportOptions {
+  func importOptions(_ maps: ProcessMaps?) -> ImportOptions {
     var result = ImportOptions(
       process: process, note: note, machine: .here(limitsOf: process))
     result.maps = maps
@@ -145,132 +152,37 @@ struct Recorder {
     }
   }
 
-  private func report(_ ending: ProgramEnding?, _ text: ImportReport) -> RecordReport {
-    RecordReport(
-      tool: tool, missing: missing, ending: wasInterrupted || process != nil ? nil : ending,
-      wasInterrupted: wasInterrupted, text: text)
+  func report(_ ending: ProgramEnding?, _ text: ImportReport) -> RecordReport {
+    let wasEnded = wasInterrupted || fullFolder != nil || process != nil
+    return RecordReport(
+      tool: tool, missing: missing, ending: wasEnded ? nil : ending,
+      wasInterrupted: wasInterrupted, fullFolder: fullFolder, text: text)
   }
 
-  /// Waits for the end of `child`, which an interrupt or the end of the time brings about.
-  private mutating func wait(
-    for child: ChildProcess, until deadline: UInt64, _ isInterrupted: () -> Bool
+  /// Waits for the end of `child`, which an interrupt, the end of the time or a full folder brings about.
+  ///
+  /// - Parameter folder: with less room than `reserve` bytes what is there is kept; nil: nothing is written.
+  mutating func wait(
+    for child: ChildProcess, until deadline: UInt64, folder: String? = nil, reserve: UInt64 = 0,
+    _ isInterrupted: () -> Bool
   ) -> ProgramEnding {
     var isTold = false
     while true {
-      if let ending = child.wait(milliseconds: 100) { return ending }
+      if let ending = child.wait(milliseconds: 50) { return ending }
       if isInterrupted() { wasInterrupted = true }
-      if !isTold, wasInterrupted || rl_monotonic_ns() >= deadline {
+      if !isTold, let folder, ScratchFolder.room(in: folder) ?? .max < reserve {
+        fullFolder = ScratchFolder.base
+      }
+      if !isTold, wasInterrupted || fullFolder != nil || rl_monotonic_ns() >= deadline {
         isTold = true
         child.interrupt()
       }
     }
   }
 
-  private func deadline() -> UInt64 {
+  func deadline() -> UInt64 {
     guard case .process(_, let seconds) = options.target else { return .max }
     return rl_monotonic_ns() + UInt64(max(0, min(seconds, 1e6)) * 1e9)
-  }
-
-  // MARK: perf
-
-  private mutating func runPerf(
-    _ isInterrupted: () -> Bool, _ poll: (UInt64) -> Void
-  ) throws(RecordingError) -> (recording: Recording, report: RecordReport) {
-    let scratch = try ScratchFolder()
-    let data = scratch.path + "/perf.data"
-    var arguments = [
-      "perf", "record", "-q", "-o", data, "-c", "1", "-m",
-      String(bufferPages), "-d", "-k", "mono", "--switch-events",
-      "--no-buildid", "--no-buildid-cache", "-e",
-      tracing.events(options.callChains).joined(separator: ","),
-    ]
-    let ending: ProgramEnding
-    var maps: ProcessMaps?
-    switch options.target {
-    case .program(let program):
-      arguments += ["--"] + program
-      ending = wait(
-        for: try ChildProcess(KernelHelper.guarding(arguments)), until: .max, isInterrupted)
-    case .process(let id, _):
-      // perf says when its events count: the mappings are listed right after.
-      let control = try Pipe()
-      let answers = try Pipe()
-      arguments += ["-p", String(id), "-D", "-1", "--control", "fd:62,63"]
-      let child = try ChildProcess(
-        KernelHelper.guarding(arguments),
-        descriptors: [(control.reading.rawValue, 62), (answers.writer, 63)])
-      let command = Array("enable\n".utf8)
-      guard write(control.writer, command, command.count) == command.count else {
-        throw perfFailed("perf cannot be told to begin")
-      }
-      try awaitAnswer(answers, child, isInterrupted)
-      maps = try ProcessMaps(process: id, clock: rl_monotonic_ns)
-      ending = wait(for: child, until: deadline(), isInterrupted)
-    }
-    var status = stat()
-    guard stat(data, &status) == 0, status.st_size > 0 else {
-      throw perfFailed("perf recorded nothing (it ended with \(ending))")
-    }
-    let (recording, text) = try importPerf(data, maps, poll)
-    return (recording, report(ending, text))
-  }
-
-  /// Pages of perf's buffer of each processor: more for copies of stacks, of all processors 1 GiB at most.
-  private var bufferPages: Int {
-    guard options.callChains == .dwarf else { return 2048 }
-    var pages = 16384
-    while pages > 2048, pages * max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN))) > 1 << 18 {
-      pages /= 2
-    }
-    return pages
-  }
-
-  /// Waits for perf's word that it records; throws when it ends instead.
-  private mutating func awaitAnswer(
-    _ answers: borrowing Pipe, _ child: ChildProcess, _ isInterrupted: () -> Bool
-  ) throws(RecordingError) {
-    while true {
-      var wait = pollfd(fd: answers.reading.rawValue, events: Int16(POLLIN), revents: 0)
-      if Glibc.poll(&wait, 1, 100) > 0 { return }
-      guard child.wait(milliseconds: 0) == nil else {
-        throw perfFailed("perf did not attach to the process")
-      }
-      if isInterrupted() {
-        throw RecordingError(
-          .interrupted, file: "record", at: .file, "interrupted before anything was recorded",
-          advice: "run it again")
-      }
-    }
-  }
-
-  private func perfFailed(_ reason: String) -> RecordingError {
-    RecordingError(
-      .cannotRecord, file: "perf", at: .file, reason,
-      advice: "see perf's own message, or record with --tool strace")
-  }
-
-  private func importPerf(
-    _ data: String, _ maps: ProcessMaps?, _ poll: (UInt64) -> Void
-  ) throws(RecordingError) -> (Recording, ImportReport) {
-    var output = try Pipe()
-    // perf warns of each event that has no trace fields.
-    let nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC)
-    defer { close(nowhere) }
-    let script = try ChildProcess(
-      KernelHelper.guarding([
-        // Without --no-inline perf starts addr2line for each function.
-        "perf", "script", "-i", data, "--ns", "--no-inline", "--show-mmap-events",
-        "--show-task-events", "--show-lost-events", "--show-switch-events", "-F",
-        "comm,pid,tid,cpu,time,event,trace" + (options.callChains == nil ? "" : ",ip,sym,dso"),
-      ]), descriptors: [(output.writer, 1), (nowhere, 2)])
-    output.closeWriter()
-    let input = InputBytes(descriptor: output.reading, name: "perf script")
-    let text = try TextLines.parse(input) { read in
-      poll(read)
-      return true
-    }
-    while script.wait(milliseconds: 1_000) == nil {}
-    return try Recording.make(text, "perf script", importOptions(maps))
   }
 
   // MARK: strace

@@ -15,8 +15,18 @@ struct ScratchFolder: ~Copyable {
 
   private static let prefix = "rangeland-record-"
 
+  /// Where such folders are made.
+  static var base: String { getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp" }
+
+  /// Bytes that may still be written in `folder`; nil if its file system does not tell.
+  static func room(in folder: String) -> UInt64? {
+    var status = statvfs()
+    guard statvfs(folder, &status) == 0, status.f_blocks > 0 else { return nil }
+    return UInt64(status.f_bavail) * UInt64(status.f_frsize)
+  }
+
   init() throws(RecordingError) {
-    let base = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
+    let base = Self.base
     Self.removeAbandoned(in: base)
     var template = Array("\(base)/\(Self.prefix)XXXXXX".utf8CString)
     let made = template.withUnsafeMutableBufferPointer { mkdtemp($0.baseAddress!) != nil }

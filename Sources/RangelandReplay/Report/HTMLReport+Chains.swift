@@ -57,10 +57,7 @@ extension HTMLReport {
   }
 
   private static func functions(_ frames: [CallChains.Frame]) -> String {
-    if frames.isEmpty { return "<pre>no call chain</pre>\n" }
-    let lines = CallChains.telling(frames).map { frame in
-      frame.function + (frame.module.isEmpty ? "" : " (\(frame.module))")
-    }
+    let lines = frames.isEmpty ? [CallChains.noChain] : CallChains.telling(frames).map(\.described)
     return "<pre>\(lines.joined(separator: "\n").escaped)</pre>\n"
   }
 }

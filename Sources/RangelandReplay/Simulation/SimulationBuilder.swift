@@ -40,6 +40,7 @@ struct SimulationBuilder {
 
   private let recording: Recording
   private let fault: UInt64
+  private let faultReach: UInt64
   private let hasSwitches: Bool
   private(set) var program: SimulationProgram
   private var cursors: [Cursor]
@@ -52,12 +53,10 @@ struct SimulationBuilder {
   /// Of the hold that is being placed: through which functions it was asked for.
   private var chain: Int?
 
-  /// How long after a fault an acquisition is still its own, in nanoseconds.
-  private static let faultReach: UInt64 = 10_000
-
   init(_ recording: Recording, settings: SimulationSettings) {
     self.recording = recording
     fault = settings.fault
+    faultReach = LockUse.faultReach(recording)
     hasSwitches = recording.info.eventClasses.contains(.switches)
     program = SimulationProgram(threads: recording.threads.count, chains: recording.chains)
     program.calibration = hasSwitches ? .full : .none
@@ -149,7 +148,7 @@ struct SimulationBuilder {
     var held: UInt64?
     var downgraded: UInt64?
     // What the thread's next call asks for is that call's.
-    let reach = min(recorded.time + Self.faultReach, nextBeginning(thread, after: recorded.time))
+    let reach = min(recorded.time + faultReach, nextBeginning(thread, after: recorded.time))
     while let acquisition = nextAcquisition(thread), acquisition.time < reach {
       cursors[thread].acquisition += 1
       pass(thread, until: acquisition.time, .program)

@@ -113,7 +113,7 @@ private func unmap(
     let data = try #require(FileManager.default.contents(atPath: folder.path + "/j"))
     let object = try #require(JSONSerialization.jsonObject(with: data) as? [String: Any])
     let runs = (object["simulated"] as? [String: Any])?["runs"] as? [[String: Any]]
-    let chains = try #require(runs?.first?["chains"] as? [[String: Any]])
+    let chains = try #require(runs?.first?["waitingChains"] as? [[String: Any]])
     #expect(chains.count == 1 && chains[0]["waits"] as? Int == 1)
     let functions = try #require(chains[0]["functions"] as? [[String: Any]])
     #expect(functions.map { $0["function"] as? String } == ["lock", "free"])
