@@ -97,7 +97,7 @@ struct RecordCommand: ParsableCommand {
   private func say(_ report: RecordReport, _ recording: Recording) {
     if let folder = report.fullFolder {
       Terminal.warn(
-        "ended, since \(folder) is nearly full: what was recorded until then is kept; set TMPDIR to a folder with more room"
+        "the recording and the program were ended, since \(folder) is nearly full; what was recorded until then is kept; set TMPDIR to a folder with more room"
       )
     }
     if report.wasInterrupted { Terminal.warn("what was recorded until the interrupt is kept") }

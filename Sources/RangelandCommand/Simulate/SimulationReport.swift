@@ -171,7 +171,8 @@ struct SimulationReport {
         })
     }
     if shown.count > Self.chainLimit {
-      text += "  and \(shown.count - Self.chainLimit) chains more: --json has them\n"
+      text +=
+        "  and \(shown.count - Self.chainLimit) chains more: --json has \(SimulationRun.chainLimit) of each run\n"
     }
     return text
   }
@@ -224,6 +225,7 @@ struct SimulationReport {
             "falseWaitSeconds": .number(blocked.falseWaitSeconds),
           ])
         }),
+      "waitingChainCount": .count(run.chainCount),
       "waitingChains": .array(
         run.chains.map { chain in
           .object([

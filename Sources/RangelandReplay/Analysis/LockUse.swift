@@ -29,40 +29,59 @@ struct LockUse {
     private let recording: Recording
     private let faultReach: UInt64
     private var positions: [Int]
+    /// When the last acquisition of the present step was over; 0: it has had none.
+    private var ends: [UInt64]
 
     init(_ recording: Recording) {
       self.recording = recording
       faultReach = LockUse.faultReach(recording)
       positions = Array(repeating: 0, count: recording.threads.count)
+      ends = Array(repeating: 0, count: recording.threads.count)
     }
 
     /// What `acquisition` was for.
     mutating func use(of acquisition: RecordedAcquisition) -> LockUse {
       let steps = recording.threads[acquisition.thread].steps
-      var position = positions[acquisition.thread]
+      let thread = acquisition.thread
+      var position = positions[thread]
       while position < steps.count, recording.beginning(of: steps[position]) <= acquisition.time {
         position += 1
+        ends[thread] = 0
       }
-      positions[acquisition.thread] = position
+      positions[thread] = position
       guard position > 0 else { return LockUse(operation: nil, range: nil) }
+      defer { ends[thread] = acquisition.released ?? acquisition.granted }
+      let around = call(around: acquisition, before: position)
       switch steps[position - 1].target {
-      case .call(let index):
-        let call = recording.calls[index]
-        if acquisition.time > call.exit { return LockUse(operation: nil, range: nil) }
-        if let (start, move) = call.move {
-          return LockUse(
-            operation: call.operation, range: move.sourceRange(from: start),
-            target: move.targetRange)
-        }
-        return LockUse(operation: call.operation, range: call.lockedRange)
-      case .fault(let index):
+      // Of a fault inside a call the first is its own, the others are the call's.
+      case .fault(let index) where around == nil || ends[thread] == 0:
         let fault = recording.faults[index]
-        if acquisition.time > fault.time + faultReach {
-          return LockUse(operation: nil, range: nil)
-        }
+        guard acquisition.time <= max(fault.time, ends[thread]) + faultReach else { break }
         let page = fault.address & ~4095
         return LockUse(operation: .fault, range: page..<(page + 4096))
+      case .fault, .call: break
       }
+      return around.map(use) ?? LockUse(operation: nil, range: nil)
+    }
+
+    /// The call that the thread is in, which faults of its own may have come behind: a few.
+    private func call(around acquisition: RecordedAcquisition, before position: Int)
+      -> RecordedCall?
+    {
+      for step in recording.threads[acquisition.thread].steps[..<position].suffix(64).reversed() {
+        guard case .call(let index) = step.target else { continue }
+        let call = recording.calls[index]
+        return acquisition.time <= call.exit ? call : nil
+      }
+      return nil
+    }
+
+    private func use(_ call: RecordedCall) -> LockUse {
+      guard let (start, move) = call.move else {
+        return LockUse(operation: call.operation, range: call.lockedRange)
+      }
+      return LockUse(
+        operation: call.operation, range: move.sourceRange(from: start), target: move.targetRange)
     }
   }
 }

@@ -53,7 +53,7 @@ extension Recorder {
       return (recording, report(ending, text))
     } catch {
       // perf that could not write its end leaves nothing that can be read.
-      guard ScratchFolder.room(in: scratch.path) ?? .max < 4 << 20 else { throw error }
+      guard ScratchFolder.room(in: scratch.path) ?? .max < 64 << 10 else { throw error }
       throw RecordingError(
         .cannotWrite, file: ScratchFolder.base, at: .file,
         "the folder for temporary files is full: perf could not write what it recorded",

@@ -168,7 +168,9 @@ struct Recorder {
   ) -> ProgramEnding {
     var isTold = false
     while true {
-      if let ending = child.wait(milliseconds: 50) { return ending }
+      // Where there is little room it may be gone soon.
+      let isTight = folder != nil && reserve < 64 << 20
+      if let ending = child.wait(milliseconds: isTight ? 10 : 50) { return ending }
       if isInterrupted() { wasInterrupted = true }
       if !isTold, let folder, ScratchFolder.room(in: folder) ?? .max < reserve {
         fullFolder = ScratchFolder.base

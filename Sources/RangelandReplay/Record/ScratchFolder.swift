@@ -22,7 +22,10 @@ struct ScratchFolder: ~Copyable {
   static func room(in folder: String) -> UInt64? {
     var status = statvfs()
     guard statvfs(folder, &status) == 0, status.f_blocks > 0 else { return nil }
-    return UInt64(status.f_bavail) * UInt64(status.f_frsize)
+    // The superuser may use what is kept for it. Servers tell odd numbers, below zero among them.
+    let blocks = UInt64(geteuid() == 0 ? status.f_bfree : status.f_bavail)
+    let (bytes, overflow) = blocks.multipliedReportingOverflow(by: UInt64(status.f_frsize))
+    return overflow ? nil : bytes
   }
 
   init() throws(RecordingError) {

@@ -25,6 +25,8 @@ public struct SimulationRun: Sendable {
   public var events: UInt64
   /// The waits by call chain, the `chainLimit` that waited longest, most time first; none where chains are not recorded.
   public var chains: [ChainWait] = []
+  /// How many call chains waited.
+  public var chainCount = 0
 
   /// The waits of one call chain.
   public struct ChainWait: Sendable, Equatable {
@@ -37,9 +39,10 @@ public struct SimulationRun: Sendable {
     public var falseNanoseconds: UInt64
   }
 
-  static let chainLimit = 50
+  /// How many of `chains` there are at most.
+  public static let chainLimit = 200
 
-  /// The chains of several runs, those first that waited longest in all of them together.
+  /// The chains of several runs, those first that waited longest in all of them together; behind them what has no chain.
   ///
   /// The figures of each are those of the run that it comes first from.
   public static func longestChains(_ runs: [[ChainWait]]) -> [ChainWait] {
@@ -52,13 +55,16 @@ public struct SimulationRun: Sendable {
       let key = Key(chain: wait.chain, operation: wait.operation)
       sums[key, default: (wait, 0)].nanoseconds += wait.nanoseconds
     }
-    func order(_ wait: ChainWait) -> (Int, UInt8) {
-      (wait.chain ?? -1, wait.operation?.rawValue ?? 99)
+    func isBefore(
+      _ left: (first: ChainWait, nanoseconds: UInt64),
+      _ right: (first: ChainWait, nanoseconds: UInt64)
+    ) -> Bool {
+      // What says which code it is comes before what does not.
+      if (left.first.chain == nil) != (right.first.chain == nil) { return left.first.chain != nil }
+      return (right.nanoseconds, left.first.chain ?? -1, left.first.operation?.rawValue ?? 99)
+        < (left.nanoseconds, right.first.chain ?? -1, right.first.operation?.rawValue ?? 99)
     }
-    return sums.values.sorted {
-      ($1.nanoseconds, order($0.first).0, order($0.first).1)
-        < ($0.nanoseconds, order($1.first).0, order($1.first).1)
-    }.map(\.first)
+    return sums.values.sorted(by: isBefore).map(\.first)
   }
 }
 
@@ -172,6 +178,7 @@ extension Simulator {
     return SimulationRun(
       policy: lock.policy, cores: cores, nanoseconds: lastEnd, busyNanoseconds: busyNanoseconds,
       readyNanoseconds: readyNanoseconds, orderNanoseconds: orderNanoseconds, waits: waits,
-      waitLengths: totals.lengths.byPowerOfTwo, events: events, chains: longestChains)
+      waitLengths: totals.lengths.byPowerOfTwo, events: events, chains: longestChains,
+      chainCount: chainWaits.count)
   }
 }

@@ -12,7 +12,7 @@ import Rangeland
 
 struct SimulationBuilder {
   /// Where a thread stands.
-  private struct Cursor {
+  struct Cursor {
     /// All before is accounted for.
     var time: UInt64
     var scheduling = 0
@@ -29,7 +29,7 @@ struct SimulationBuilder {
   }
 
   /// What becomes of the time of a stretch.
-  private enum Use {
+  enum Use {
     /// Time of the program: pauses become steps.
     case program
     /// Time of a call or a hold: pauses belong to it.
@@ -38,20 +38,20 @@ struct SimulationBuilder {
     case wait
   }
 
-  private let recording: Recording
-  private let fault: UInt64
-  private let faultReach: UInt64
+  let recording: Recording
+  let fault: UInt64
+  let faultReach: UInt64
   private let hasSwitches: Bool
-  private(set) var program: SimulationProgram
-  private var cursors: [Cursor]
+  var program: SimulationProgram
+  var cursors: [Cursor]
   private var attributes: [SimulationProgram.Attributes: UInt32] = [:]
   private var lastObject: UInt32 = 1 << 24
   /// The steps of the event that is being placed, and what they wait for.
-  private var pending: [(step: ReplayStep, waits: [ReplayPlan.Dependency])] = []
+  private(set) var pending: [(step: ReplayStep, waits: [ReplayPlan.Dependency])] = []
   /// Of the call that is being placed: what it moves.
   private var move: (start: UInt64, move: SimulationMove)?
   /// Of the hold that is being placed: through which functions it was asked for.
-  private var chain: Int?
+  var chain: Int?
 
   init(_ recording: Recording, settings: SimulationSettings) {
     self.recording = recording
@@ -141,113 +141,10 @@ struct SimulationBuilder {
     return program
   }
 
-  // MARK: operations
-
-  private mutating func placeFault(_ recorded: RecordedFault, _ thread: Int) {
-    // A fault that the word of its VMA was enough for has no acquisition.
-    var held: UInt64?
-    var downgraded: UInt64?
-    // What the thread's next call asks for is that call's.
-    let reach = min(recorded.time + faultReach, nextBeginning(thread, after: recorded.time))
-    while let acquisition = nextAcquisition(thread), acquisition.time < reach {
-      cursors[thread].acquisition += 1
-      pass(thread, until: acquisition.time, .program)
-      let stretch = passHold(acquisition, thread)
-      if acquisition.isGranted {
-        chain = acquisition.chain
-        held = (held ?? 0) + stretch
-        downgraded = acquisition.downgradedAfter
-      }
-    }
-    if held == nil { cursors[thread].debt += fault * UInt64(max(1, pending.count)) }
-    emitPending(
-      thread, hold: held ?? fault * UInt64(max(1, pending.count)), downgradedAfter: downgraded)
-  }
-
-  private mutating func placeCall(_ call: RecordedCall, _ thread: Int) {
-    var isDone = pending.isEmpty
-    var hasHold = false
-    while let acquisition = nextAcquisition(thread), acquisition.time < call.exit {
-      cursors[thread].acquisition += 1
-      pass(thread, until: acquisition.time, .call)
-      let held = passHold(acquisition, thread)
-      guard acquisition.isGranted else { continue }
-      hasHold = true
-      chain = acquisition.chain
-      if !isDone {
-        isDone = true
-        emitPending(thread, hold: held, downgradedAfter: acquisition.downgradedAfter)
-      } else if let range = call.lockedRange {
-        // A second one: pages brought in ahead, a part of a list of advice.
-        var step = SimulationStep(
-          acquisition.isWrite ? .configure : .populate, range.lowerBound, range.upperBound,
-          writes: acquisition.isWrite)
-        step.hold = UInt32(clamping: held)
-        append(step, to: thread)
-        program.operations += 1
-      } else {
-        program.strayAcquisitions += 1
-        cursors[thread].think += held
-      }
-    }
-    if isDone {
-      pass(thread, until: call.exit, .call)
-    } else if program.hasRecordedHolds && !hasHold && !program.isUnderWordOnly(call) {
-      // The kernel did it without the lock.
-      pass(thread, until: call.exit, .call)
-      emitPending(thread, hold: 0, downgradedAfter: nil)
-    } else {
-      let think = cursors[thread].think
-      pass(thread, until: call.exit, .call)
-      let held = cursors[thread].think - think
-      cursors[thread].think = think
-      emitPending(thread, hold: held, downgradedAfter: nil)
-    }
-  }
-
-  /// The wait and the hold of an acquisition; how long it was held, waits for a processor left out.
-  private mutating func passHold(_ acquisition: RecordedAcquisition, _ thread: Int) -> UInt64 {
-    program.lockWaitNanoseconds += acquisition.waited
-    pass(thread, until: acquisition.granted, .wait)
-    guard acquisition.isGranted, let end = acquisition.released else { return 0 }
-    let think = cursors[thread].think
-    cursors[thread].think = 0
-    pass(thread, until: end, .call)
-    let held = cursors[thread].think
-    cursors[thread].think = think
-    return held
-  }
-
-  private func nextAcquisition(_ thread: Int) -> RecordedAcquisition? {
-    let list = recording.threads[thread].acquisitions
-    let index = cursors[thread].acquisition
-    return index < list.count ? recording.acquisitions[Int(list[index])] : nil
-  }
-
-  /// When the thread's next call or fault begins, after `time`.
-  private mutating func nextBeginning(_ thread: Int, after time: UInt64) -> UInt64 {
-    let steps = recording.threads[thread].steps
-    while cursors[thread].nextEvent < steps.count {
-      let begins = recording.beginning(of: steps[cursors[thread].nextEvent])
-      if begins > time { return begins }
-      cursors[thread].nextEvent += 1
-    }
-    return .max
-  }
-
-  /// Acquisitions of calls that are not recorded: the wait goes, the time stays.
-  private mutating func passAcquisitions(_ thread: Int, before time: UInt64) {
-    while let acquisition = nextAcquisition(thread), acquisition.time < time {
-      cursors[thread].acquisition += 1
-      program.strayAcquisitions += 1
-      pass(thread, until: acquisition.time, .program)
-      program.lockWaitNanoseconds += acquisition.waited
-      pass(thread, until: min(time, acquisition.granted), .wait)
-    }
-  }
+  // MARK: steps
 
   /// The steps of the event, which share its hold.
-  private mutating func emitPending(
+  mutating func emitPending(
     _ thread: Int, hold: UInt64, downgradedAfter: UInt64?
   ) {
     for (step, waits) in pending {
@@ -296,7 +193,7 @@ struct SimulationBuilder {
     return ((step.start & ~4095)..<step.end, step.simulatedEffect)
   }
 
-  private mutating func append(_ step: SimulationStep, to thread: Int) {
+  mutating func append(_ step: SimulationStep, to thread: Int) {
     var step = step
     if cursors[thread].think > UInt64(UInt32.max) { flushThink(thread) }
     step.think = UInt32(cursors[thread].think)
@@ -328,7 +225,7 @@ struct SimulationBuilder {
   // MARK: time
 
   /// Accounts for the time of `thread` up to `time`.
-  private mutating func pass(_ thread: Int, until time: UInt64, _ use: Use) {
+  mutating func pass(_ thread: Int, until time: UInt64, _ use: Use) {
     if hasSwitches {
       let list = recording.threads[thread].scheduling
       while cursors[thread].scheduling < list.count {
@@ -398,9 +295,6 @@ struct SimulationBuilder {
 }
 
 extension SimulationProgram {
-  /// Whether the kernel does such a call under the word of a VMA, without its lock (Linux 6.18).
-  fileprivate func isUnderWordOnly(_ call: RecordedCall) -> Bool { call.kind == .madvise }
-
   /// Makes a program of `recording`.
   ///
   /// - Complexity: a few microseconds an event; 32 bytes a step.

@@ -42,7 +42,7 @@ extension RecordedCall {
       guard errno == nil else { return nil }
       start = UInt64(bitPattern: result)
     case .munmap, .mprotect, .pkeyMprotect, .madvise, .mlock, .mlock2, .munlock, .msync, .mincore,
-      .mseal, .mremap:
+      .mseal, .mremap, .remapFilePages:
       start = arguments[0]
     default: return nil
     }
