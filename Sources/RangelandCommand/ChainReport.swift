@@ -23,7 +23,7 @@ enum ChainReport {
         by: 2)
       guard let blocker = chain.blockers.first else { continue }
       text += indented(
-        "\(percent(blocker.nanoseconds, of: chain.nanoseconds)) behind \(name(blocker.operation)): "
+        "\(percent(blocker.nanoseconds, of: chain.nanoseconds)) behind \(blocker.operation.recordedName): "
           + CallChains.line(blocker.frames, withKernel: blocker.operation == nil), by: 6)
     }
     return text
@@ -41,7 +41,7 @@ enum ChainReport {
       text += functions(chain.frames)
       for blocker in chain.blockers {
         text +=
-          "    \(percent(blocker.nanoseconds, of: chain.nanoseconds)) behind \(name(blocker.operation)), "
+          "    \(percent(blocker.nanoseconds, of: chain.nanoseconds)) behind \(blocker.operation.recordedName), "
           + "\(counted(blocker.waits))\n"
         text += functions(blocker.frames)
       }
@@ -55,15 +55,11 @@ enum ChainReport {
   }
 
   private static func head(_ chain: ChainWaits) -> String {
-    "\(name(chain.operation)) \(milliseconds(chain.nanoseconds)) ms in \(counted(chain.waits))"
+    "\(chain.operation.recordedName) \(milliseconds(chain.nanoseconds)) ms in \(counted(chain.waits))"
   }
 
   private static func counted(_ count: UInt64) -> String {
     count == 1 ? "1 wait" : "\(count) waits"
-  }
-
-  private static func name(_ operation: OperationKind?) -> String {
-    operation?.name ?? "not recorded"
   }
 
   private static func milliseconds(_ nanoseconds: UInt64) -> String {

@@ -37,7 +37,7 @@ extension CompareReport {
     var text = "operation x blocking operation: waits / ms / false ms\n"
     for pair in waits.pairs.prefix(recordedPairLimit) {
       text += line(
-        "  \(pair.operation?.name ?? "not recorded") x \(pair.blocker?.name ?? "not recorded")",
+        "  \(pair.operation.recordedName) x \(pair.blocker.recordedName)",
         [
           String(pair.waits), fixed(Double(pair.nanoseconds) / 1e6, 3),
           fixed(Double(pair.falseNanoseconds) / 1e6, 3),

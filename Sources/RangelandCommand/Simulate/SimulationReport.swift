@@ -159,12 +159,12 @@ struct SimulationReport {
     var text = "call chains that wait longest on \(most) processors: waits / ms\n"
     for chain in shown.prefix(Self.chainLimit) {
       let frames = chain.chain.map(program.chains.chain) ?? []
-      let name = chain.operation?.name ?? "not recorded"
-      text += ChainReport.indented("\(name): \(CallChains.line(frames))", by: 2)
+      text += ChainReport.indented(
+        "\(chain.operation.recordedName): \(CallChains.line(frames))", by: 2)
       text += Self.line(
         "",
         found.map { run in
-          let waits = run.first { $0.chain == chain.chain && $0.operation == chain.operation }
+          let waits = run.first(where: chain.isAlike)
           return waits.map {
             "\($0.waits) / \(Self.fixed(Double($0.nanoseconds) / 1e6, 2))"
           } ?? "-"

@@ -64,18 +64,10 @@ extension CallChains.Frame {
 
   /// Without the last pair of parentheses, which stands at the end.
   private static func withoutParameters(_ name: Substring) -> Substring {
-    guard name.last == ")" else { return name }
-    var depth = 0
-    var index = name.endIndex
-    while index > name.startIndex {
-      index = name.index(before: index)
-      if name[index] == ")" { depth += 1 }
-      if name[index] == "(" { depth -= 1 }
-      if depth > 0 { continue }
-      let rest = name[..<index]
-      return rest.isEmpty || rest.hasSuffix("operator") ? name : rest
-    }
-    return name
+    guard let open = name.openingOfLastParentheses, open > name.startIndex,
+      !name[..<open].hasSuffix("operator")
+    else { return name }
+    return name[..<open]
   }
 
   /// Without `@GLIBC_2.34` and `@@GLIBC_2.34`; other names have that sign too (scopes of packages).

@@ -25,7 +25,7 @@ public struct ChainWaits: Sendable {
   /// Time at instants at which nobody ahead worked on the same pages.
   public var falseNanoseconds: UInt64
   public var longest: UInt64
-  /// Most time first, `Tally.blockerLimit` at most.
+  /// Most time first, five at most.
   public var blockers: [Blocker]
 
   /// Sums waits up, chain by chain.

@@ -113,3 +113,8 @@ extension RecordedCall {
     }
   }
 }
+
+extension OperationKind? {
+  /// The operation's name, or what stands for a call that is not recorded.
+  public var recordedName: String { self?.name ?? "not recorded" }
+}

@@ -56,3 +56,19 @@ public struct CallChains: Equatable, Sendable {
     ends.append(numbers.count)
   }
 }
+
+extension Substring {
+  /// Where the parentheses open that close at the end; nil if none do.
+  var openingOfLastParentheses: Index? {
+    guard last == ")" else { return nil }
+    var depth = 0
+    var index = endIndex
+    while index > startIndex {
+      index = self.index(before: index)
+      if self[index] == ")" { depth += 1 }
+      if self[index] == "(" { depth -= 1 }
+      if depth == 0 { return index }
+    }
+    return nil
+  }
+}

@@ -62,9 +62,11 @@ extension PerfTextParser {
     }
     var name = text
     var file: Substring = ""
-    if text.last == ")", let open = beginningOfFile(text) {
-      name = text[..<open]
-      file = text[open...].dropFirst(2).dropLast()
+    if let open = text.openingOfLastParentheses, open > text.startIndex,
+      case let space = text.index(before: open), text[space] == " "
+    {
+      name = text[..<space]
+      file = text[open...].dropFirst().dropLast()
     }
     if let plus = name.lastIndex(of: "+"), name[plus...].hasPrefix("+0x"),
       name[plus...].dropFirst(3).allSatisfy(\.isHexDigit)
@@ -91,22 +93,5 @@ extension PerfTextParser {
     case "//anon": "[anonymous]"
     default: lastComponent(String(file))
     }
-  }
-
-  /// Where ` (FILE)` begins: at the last ` (` that the closing parenthesis at the end belongs to.
-  private static func beginningOfFile(_ text: Substring) -> Substring.Index? {
-    var depth = 0
-    var index = text.endIndex
-    while index > text.startIndex {
-      index = text.index(before: index)
-      if text[index] == ")" { depth += 1 }
-      if text[index] == "(" { depth -= 1 }
-      if depth == 0 {
-        guard index > text.startIndex else { return nil }
-        let space = text.index(before: index)
-        return text[space] == " " ? space : nil
-      }
-    }
-    return nil
   }
 }

@@ -64,7 +64,7 @@ extension Recorder {
   /// Pages of perf's buffer of each processor, and the room in the folder that its end needs: what is in the buffers, and
   /// what perf writes until it is told.
   ///
-  /// Copies of stacks take more; all buffers together have at most 1 GiB, and a quarter of the room.
+  /// Copies of stacks take more, as far as all buffers together have 1 GiB; together they have at most a quarter of the room.
   private func buffers(in folder: String) -> (pages: Int, reserve: UInt64) {
     let room = ScratchFolder.room(in: folder) ?? 1 << 40
     let processors = max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN)))

@@ -17,13 +17,13 @@ extension HTMLReport {
     for chain in shown {
       let line = CallChains.line(chain.frames, withKernel: chain.operation == nil)
       text +=
-        "<li><details><summary>\(name(chain.operation)): <b>\(Verdict.seconds(chain.nanoseconds))</b> in "
+        "<li><details><summary>\(chain.operation.recordedName): <b>\(Verdict.seconds(chain.nanoseconds))</b> in "
         + "\(chain.waits) \(chain.waits == 1 ? "wait" : "waits"), <code>\(line.escaped)</code></summary>\n"
         + "<p class=\"soft\">\(share(chain.falseNanoseconds, of: chain.nanoseconds)) of it false, the longest "
         + "\(Verdict.seconds(chain.longest)).</p>\n" + functions(chain.frames)
       for blocker in chain.blockers {
         text +=
-          "<p>\(share(blocker.nanoseconds, of: chain.nanoseconds)) behind \(name(blocker.operation)):</p>\n"
+          "<p>\(share(blocker.nanoseconds, of: chain.nanoseconds)) behind \(blocker.operation.recordedName):</p>\n"
           + functions(blocker.frames)
       }
       text += "</details></li>\n"
@@ -38,18 +38,14 @@ extension HTMLReport {
     if shown.isEmpty { return "" }
     let rows = shown.map { chain in
       let frames = chain.chain.map(report.program.chains.chain) ?? []
-      return ["\(name(chain.operation)): \(CallChains.line(frames, limit: 4))"]
+      return ["\(chain.operation.recordedName): \(CallChains.line(frames, limit: 4))"]
         + runs.map { run in
-          run.first { $0.chain == chain.chain && $0.operation == chain.operation }
+          run.first(where: chain.isAlike)
             .map { "\(Verdict.seconds($0.nanoseconds)) in \($0.waits)" } ?? "-"
         }
     }
     return "<h4>Call chains that wait longest on \(processors) processors: time in waits</h4>\n"
       + table(["call chain"] + report.policies.map { ".\($0.rawValue)" }, Array(rows), texts: 1)
-  }
-
-  private static func name(_ operation: OperationKind?) -> String {
-    operation?.name ?? "not recorded"
   }
 
   private static func share(_ part: UInt64, of whole: UInt64) -> String {

@@ -95,7 +95,7 @@ public enum HTMLReport {
       ["operation", "behind", "waits", "time", "false"],
       waits.pairs.prefix(12).map { pair in
         [
-          pair.operation?.name ?? "not recorded", pair.blocker?.name ?? "not recorded",
+          pair.operation.recordedName, pair.blocker.recordedName,
           "\(pair.waits)", Verdict.seconds(pair.nanoseconds),
           pair.nanoseconds == 0
             ? "0 %" : Verdict.percent(Double(pair.falseNanoseconds) / Double(pair.nanoseconds)),

@@ -37,6 +37,11 @@ public struct SimulationRun: Sendable {
     public var nanoseconds: UInt64
     /// What of it was behind nobody on the same pages.
     public var falseNanoseconds: UInt64
+
+    /// Whether `other`, of another run, is of the same chain and operation.
+    public func isAlike(_ other: ChainWait) -> Bool {
+      chain == other.chain && operation == other.operation
+    }
   }
 
   /// How many of `chains` there are at most.
