@@ -7,7 +7,8 @@
 //   that is ready takes the lowest idle processor, or stands in one queue for all; a running one gives way when its time
 //   slice is over and somebody stands there. A thread that waits for the lock polls on its processor for as long as the
 //   real one, then leaves it.
-// Cost: two events a step without waits; no allocation and no reference counting an event.
+// Cost: two events a step without waits; no allocation and no reference counting an event, but for a look-up a wait where
+//   call chains are recorded.
 
 import Rangeland
 
